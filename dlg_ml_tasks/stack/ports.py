@@ -1,0 +1,114 @@
+"""Which loopback ports the services of one home use: the remembered or usual ones, others where those are taken."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Mapping
+from pathlib import Path
+
+import psutil
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from dlg_ml_tasks.stack.errors import StackError
+from dlg_ml_tasks.stack.state import write_atomically
+
+LOOPBACK = "127.0.0.1"
+
+
+class Ports(BaseModel):
+    """One port per role; the defaults are the ones that NGAS, MLflow and DALiuGE use everywhere."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    ngas: int = Field(default=7777, gt=0, lt=65536)
+    mlflow: int = Field(default=5000, gt=0, lt=65536)
+    node: int = Field(default=8000, gt=0, lt=65536)
+    events: int = Field(default=5555, gt=0, lt=65536)
+    rpc: int = Field(default=6666, gt=0, lt=65536)
+    island: int = Field(default=8001, gt=0, lt=65536)
+    translator: int = Field(default=8084, gt=0, lt=65536)
+
+    def of(self, *roles: str) -> dict[str, int]:
+        """The ports of some roles."""
+        return {role: getattr(self, role) for role in roles}
+
+
+def choose_ports(home: Path, held: Mapping[str, int], *, archive_is_fixed: bool) -> Ports:
+    """Choose a port per role and remember the choice in ``<home>/ports.json``.
+
+    A port in `held` (role to number) belongs to a service of this stack that runs, and stays. Any other role gets the
+    port it had last time, else the usual one, else a free one. `archive_is_fixed` says that MLflow's database exists:
+    the artifact addresses in it (``ngas://127.0.0.1:PORT/...``) name the archive's port, so that one may not change.
+
+    Raises:
+        StackError: the archive's port is fixed and another program holds it.
+    """
+    remembered = _load(home)
+    chosen = dict(held)
+    for role, usual in Ports().model_dump().items():
+        if role in held:
+            continue
+        candidates = [remembered[role], usual] if role in remembered else [usual]
+        if role == "ngas" and archive_is_fixed and role in remembered:
+            _require_free(remembered[role])
+        chosen[role] = next((p for p in candidates if p not in chosen.values() and is_free(p)), None) or _any_free()
+    ports = Ports(**chosen)
+    write_atomically(_ports_file(home), ports.model_dump_json() + "\n")
+    return ports
+
+
+def is_free(port: int) -> bool:
+    """Whether a server could listen on this loopback port."""
+    with socket.socket() as probe:
+        # As servers do: a connection of a stopped server that lingers in TIME_WAIT does not make the port taken.
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((LOOPBACK, port))
+        except OSError:
+            return False
+        return True
+
+
+def holder(port: int) -> str:
+    """Who listens on `port`, in words; another user's program can only be guessed at."""
+    try:
+        listening = [c for c in psutil.net_connections("tcp") if c.status == psutil.CONN_LISTEN]
+        pid = next((c.pid for c in listening if c.laddr and c.laddr.port == port), None)
+        if pid is not None:
+            return f"process {pid} ({psutil.Process(pid).name()})"
+    except psutil.Error:
+        pass
+    return "another program, perhaps another user's"
+
+
+def _require_free(port: int) -> None:
+    if not is_free(port):
+        raise StackError(
+            f"ngas: port {port} is held by {holder(port)}. The artifact addresses in this home's MLflow database name "
+            f"that port, so the archive cannot use another one. Stop that program and start the stack again, "
+            f"or use another home directory (DLG_ML_HOME)."
+        )
+
+
+def _any_free() -> int:
+    with socket.socket() as probe:
+        probe.bind((LOOPBACK, 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def _ports_file(home: Path) -> Path:
+    return home / "ports.json"
+
+
+def _load(home: Path) -> dict[str, int]:
+    path = _ports_file(home)
+    try:
+        return Ports.model_validate_json(path.read_bytes()).model_dump()
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValidationError) as error:
+        raise StackError(
+            f"cannot read {path}: {str(error).splitlines()[0]}. It must hold the port of this home's archive, which "
+            'stands in every artifact address; restore it, as in {"ngas": 7777}.'
+        ) from error

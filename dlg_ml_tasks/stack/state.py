@@ -1,0 +1,107 @@
+"""What is known of a running stack: one JSON file in the home directory, written whole or not at all."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from tempfile import NamedTemporaryFile
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from dlg_ml_tasks.stack.errors import StackError
+
+HOME_VARIABLE = "DLG_ML_HOME"
+
+
+class ServiceState(BaseModel):
+    """One service's process.
+
+    `pid` alone does not name a process: numbers are used again after a crash or a reboot. `started` is the process's
+    creation time (seconds since 1970, from psutil) and tells the two apart. `ports` holds every port the service
+    listens on, by role (``{"node": 8000, "events": 5555, "rpc": 6666}``).
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    pid: int = Field(gt=1)
+    started: float
+    host: str
+    ports: dict[str, int]
+    url: str
+    log: Path
+
+
+class StackState(BaseModel):
+    """The services started under one home directory, in the order in which they were started."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    home: Path
+    services: tuple[ServiceState, ...] = ()
+
+    @property
+    def ports(self) -> dict[str, int]:
+        """Every recorded port by role."""
+        return {role: port for service in self.services for role, port in service.ports.items()}
+
+    def get(self, name: str) -> ServiceState | None:
+        """The service called `name`, or None."""
+        return next((service for service in self.services if service.name == name), None)
+
+    def with_service(self, service: ServiceState) -> StackState:
+        """A copy in which `service` stands last and replaces an older one of its name."""
+        return self.model_copy(update={"services": (*self.without(service.name).services, service)})
+
+    def without(self, *names: str) -> StackState:
+        """A copy that lacks the services called `names`."""
+        return self.model_copy(update={"services": tuple(s for s in self.services if s.name not in names)})
+
+
+def home_directory(environ: Mapping[str, str] = os.environ) -> Path:
+    """The absolute directory that holds everything of the embedded stack: DLG_ML_HOME, or ~/.dlg-ml."""
+    return Path(environ.get(HOME_VARIABLE) or "~/.dlg-ml").expanduser().absolute()
+
+
+def load_state(home: Path) -> StackState | None:
+    """The state recorded under `home`, or None where nothing was started.
+
+    Raises:
+        StackError: the file is there and is not a stack state.
+    """
+    path = _state_file(home)
+    try:
+        return StackState.model_validate_json(path.read_bytes())
+    except FileNotFoundError:
+        return None
+    except (OSError, ValidationError) as error:
+        raise StackError(
+            f"cannot read {path}: {str(error).splitlines()[0]}. "
+            "Stop the processes that still run under this home, remove the file and start the stack again."
+        ) from error
+
+
+def save_state(state: StackState) -> None:
+    """Record `state`; a state without services removes the record."""
+    if state.services:
+        write_atomically(_state_file(state.home), state.model_dump_json(indent=2) + "\n")
+    else:
+        _state_file(state.home).unlink(missing_ok=True)
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Put `text` at `path` so that a reader, or a machine that loses power, sees the old file or the new one."""
+    with NamedTemporaryFile("w", dir=path.parent, prefix=f".{path.name}.", delete=False, encoding="utf-8") as part:
+        try:
+            part.write(text)
+            part.flush()
+            os.fsync(part.fileno())
+            Path(part.name).replace(path)
+        except BaseException:
+            Path(part.name).unlink(missing_ok=True)
+            raise
+
+
+def _state_file(home: Path) -> Path:
+    return home / "stack.json"

@@ -1,0 +1,45 @@
+"""What a task raises when a person can mend it: one line with the offending value and the remedy.
+
+TaskError
+├── BadInput          a source, parameter, recipe, reference or data set is not usable
+├── ServiceDown       the archive or the tracking server does not answer
+├── DiskFull          no space left where the task works or writes
+└── TrainingDiverged  the loss became NaN or infinite
+TaskCancelled         (BaseException) the session was cancelled; the run becomes KILLED
+"""
+
+from __future__ import annotations
+
+from pydantic import ValidationError
+
+
+class TaskError(Exception):
+    """Base of every error with a remedy; shown without a traceback."""
+
+
+class BadInput(TaskError, ValueError):
+    """A source, parameter, recipe, reference or data set is not usable."""
+
+
+class ServiceDown(TaskError, ConnectionError):
+    """The archive or the tracking server does not answer."""
+
+
+class DiskFull(TaskError, OSError):
+    """No space left where the task works or writes."""
+
+
+class TrainingDiverged(TaskError, ArithmeticError):
+    """The loss became NaN or infinite."""
+
+
+class TaskCancelled(BaseException):
+    """Raised in a task's main thread when its session is cancelled."""
+
+
+def describe_validation(error: ValidationError) -> str:
+    """One line for all of pydantic's findings: where, what is wrong, the value given."""
+    return "; ".join(
+        f"{'.'.join(map(str, finding['loc'])) or 'value'}: {finding['msg']} (got {finding['input']!r})"
+        for finding in error.errors(include_url=False)
+    )

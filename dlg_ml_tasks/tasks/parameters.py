@@ -1,0 +1,125 @@
+"""The tasks' typed parameters: one declaration gives validation, command-line options, component parameters and the palette."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+
+def _from_json(value: object) -> object:
+    """Graphs and command lines carry lists and objects as JSON text (EAGLE destroys native ones on save)."""
+    if isinstance(value, str) and value.strip()[:1] in ("[", "{"):
+        return json.loads(value)
+    return value
+
+
+def _list_from_text(value: object) -> object:
+    """A plain text is a list of one; empty text is an empty list."""
+    value = _from_json(value)
+    if isinstance(value, str):
+        return [value] if value else []
+    return value
+
+
+def _none_from_empty(value: object) -> object:
+    """EAGLE writes null as an empty text."""
+    return None if value == "" else value
+
+
+JsonObject = Annotated[dict[str, Any], BeforeValidator(lambda v: {} if v in ("", None) else _from_json(v))]
+TextList = Annotated[list[str], BeforeValidator(_list_from_text)]
+OnError = Literal["stop", "skip"]
+
+
+class TaskParams(BaseModel):
+    """Base of all task parameters: unknown names, wrong types and values out of range are refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+
+
+class LoadRawParams(TaskParams):
+    """Parameters of load_raw."""
+
+    sources: TextList = Field(
+        min_length=1,
+        description="Files to load: paths, globs or URLs (file, http, ftp, s3, ngas, ...), or 'sample:NAME' for the recipe's sample "
+        "data. A list is written as JSON.",
+    )
+    recipe: str = Field("", description="Recipe that makes 'sample:' sources; not needed for others.")
+    settings: JsonObject = Field(
+        default_factory=dict, description="The recipe's settings as a JSON object (for 'sample:' sources)."
+    )
+    seed: int = Field(0, ge=0, description="Seed of 'sample:' sources.")
+    on_error: OnError = Field(
+        "stop", description="What one unreadable or empty file among many does: stop the task, or skip the file."
+    )
+
+
+class RecipeParams(TaskParams):
+    """Parameters shared by the tasks that run recipe code."""
+
+    recipe: str = Field(min_length=1, description="Recipe: 'rfi', 'digits', or an import path 'package.module:Name'.")
+    settings: JsonObject = Field(default_factory=dict, description="The recipe's settings as a JSON object.")
+
+
+class PreprocessParams(RecipeParams):
+    """Parameters of preprocess."""
+
+    held_back: str = Field(
+        "*heldback*", description="Raw files whose name matches this pattern are kept for scoring, never trained on."
+    )
+    on_error: OnError = Field(
+        "stop", description="What one unreadable raw file among many does: stop the task, or skip the file."
+    )
+
+
+OptionalInt = Annotated[int | None, BeforeValidator(_none_from_empty)]
+OptionalFloat = Annotated[float | None, BeforeValidator(_none_from_empty)]
+
+
+class TrainParams(RecipeParams):
+    """Parameters of train."""
+
+    model_name: str = Field(
+        min_length=1,
+        pattern=r"^[^/:]+$",
+        description="Name of the model in MLflow's registry. Each training registers a new version.",
+    )
+    epochs: OptionalInt = Field(None, ge=1, description="Epochs; empty: the recipe's own.")
+    steps_per_epoch: OptionalInt = Field(None, ge=1, description="Optimiser steps per epoch; empty: the recipe's own.")
+    batch_size: OptionalInt = Field(None, ge=1, description="Examples per step; empty: the recipe's own.")
+    learning_rate: OptionalFloat = Field(None, gt=0, description="Peak learning rate; empty: the recipe's own.")
+    seed: int = Field(
+        0, ge=0, description="Seed of weights and data order. Same seed and one thread: bit-identical weights."
+    )
+    threads: int = Field(1, ge=1, description="CPU threads. More than one gives up bit-identical weights.")
+
+
+class RetrainParams(TrainParams):
+    """Parameters of retrain."""
+
+    base: str = Field(
+        "", description="Model version to start from when no model is connected; empty: the champion of model_name."
+    )
+
+
+class PromoteParams(RecipeParams):
+    """Parameters of promote, the gate."""
+
+    model_name: str = Field(min_length=1, pattern=r"^[^/:]+$", description="Name of the model in MLflow's registry.")
+    metric: str = Field("", description="Metric that decides, higher is better; empty: the recipe's own.")
+    min_gain: float = Field(0.0, description="The challenger must beat the champion on the new data by more than this.")
+    max_loss: float = Field(0.03, ge=0, description="The challenger may lose at most this much on the earlier data.")
+
+
+class InferParams(RecipeParams):
+    """Parameters of infer."""
+
+    model: str = Field(
+        min_length=1,
+        description="Model to apply, resolved when the task runs: 'models:/NAME@champion' or 'models:/NAME/3'.",
+    )
+    held_back_only: bool = Field(True, description="Apply to the held-back and unlabelled files only; false: to all.")
+    threads: int = Field(1, ge=1, description="CPU threads.")
