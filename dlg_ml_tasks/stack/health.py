@@ -42,7 +42,11 @@ def _node(ports: Mapping[str, int]) -> None:
 
 def _island(ports: Mapping[str, int]) -> None:
     # The island manager answers for itself whether or not its nodes exist, so ask through it.
-    nodes = json.loads(_ask(ports["island"], "GET", "/api/nodes"))
+    reply = _ask(ports["island"], "GET", "/api/nodes")
+    try:
+        nodes: list[str] = json.loads(reply)
+    except ValueError as error:
+        raise Unhealthy(f"its list of nodes is not JSON: {reply[:200]!r}") from error
     if not nodes:
         raise Unhealthy("it manages no node")
     for node in nodes:

@@ -44,8 +44,8 @@ class LoadRawParams(TaskParams):
 
     sources: TextList = Field(
         min_length=1,
-        description="Files to load: paths, globs or URLs (file, http, ftp, s3, ngas, ...), or 'sample:NAME' for the recipe's sample "
-        "data. A list is written as JSON.",
+        description="Files to load: paths, globs or URLs (file, http, ftp, s3, ngas, ...), or 'sample:NAME' for the recipe's "
+        "sample data. A list is written as JSON.",
     )
     recipe: str = Field("", description="Recipe that makes 'sample:' sources; not needed for others.")
     settings: JsonObject = Field(

@@ -35,12 +35,14 @@ class Item:
     """What `Recipe.preprocess` made of one raw file, on this machine's disk.
 
     `name` is the raw file's name; `folder` holds what was written; `held_back` items are never trained on, only scored;
+    `raw_sha256` is the raw file's checksum in hex;
     `raw` is the raw file itself, present only during inference of a recipe with `needs_raw`.
     """
 
     name: str
     folder: Path
     held_back: bool = False
+    raw_sha256: str = ""
     raw: Path | None = None
 
 

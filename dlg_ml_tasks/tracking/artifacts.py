@@ -17,7 +17,7 @@ from mlflow.store.artifact.artifact_repo import ArtifactRepository, verify_artif
 _SERVER_ROOTS = ("_MLFLOW_SERVER_ARTIFACT_ROOT", "_MLFLOW_SERVER_ARTIFACT_DESTINATION")
 
 
-class NgasArtifactRepository(ArtifactRepository):  # type: ignore[misc]
+class NgasArtifactRepository(ArtifactRepository):
     """Artifacts below one ``ngas://host:port/path``. Building it contacts nobody; methods are thread safe."""
 
     def __init__(self, artifact_uri: str, tracking_uri: str | None = None, registry_uri: str | None = None) -> None:

@@ -23,8 +23,9 @@ from mlflow.exceptions import MlflowException
 from mlflow.models import Model, infer_signature
 from safetensors.torch import load_file, save_file
 
+from dlg_ml_tasks.tracking.errors import ContentChanged, UnknownModel
 from dlg_ml_tasks.tracking.reference import Reference
-from dlg_ml_tasks.tracking.runs import ContentChanged, TaskRun, hash_file, reachable_client
+from dlg_ml_tasks.tracking.runs import TaskRun, hash_file, reachable_client
 
 CHAMPION = "champion"
 CHALLENGER = "challenger"
@@ -32,10 +33,6 @@ CHALLENGER = "challenger"
 _WEIGHTS = "state/weights.safetensors"
 _RECIPE = "state/recipe.json"
 _URI = re.compile(r"^models:/(?P<name>[^/@]+)(?:@(?P<alias>[^/@]+)|/(?P<version>[0-9]+))$")
-
-
-class UnknownModel(LookupError):
-    """No such model, version or alias in the registry."""
 
 
 @dataclass(frozen=True)
@@ -128,7 +125,7 @@ def resolve(uri: str) -> Reference:
     return Reference(
         kind="model",
         uri=f"models:/{version.name}/{version.version}",
-        run_id=version.run_id,
+        run_id=str(version.run_id),
         digest=version.tags["dlg_ml.digest"],
         fingerprint=version.tags["dlg_ml.fingerprint"],
     )
@@ -175,10 +172,7 @@ def promote(reference: Reference) -> None:
 def versions(name: str | None = None) -> list[VersionInfo]:
     """All versions (of one model, or of all), by name and number. Raises UnknownModel for an unknown name."""
     client = reachable_client()
-    if name is None:
-        names = sorted(model.name for model in client.search_registered_models())
-    else:
-        names = [name]
+    names = sorted(model.name for model in client.search_registered_models()) if name is None else [name]
     found = []
     for each in names:
         try:
@@ -191,7 +185,7 @@ def versions(name: str | None = None) -> list[VersionInfo]:
                 VersionInfo(
                     name=each,
                     version=int(version.version),
-                    run_id=version.run_id,
+                    run_id=str(version.run_id),
                     aliases=tuple(sorted(alias for alias, v in aliases.items() if str(v) == str(version.version))),
                     metrics={
                         k.removeprefix("metric."): float(v) for k, v in version.tags.items() if k.startswith("metric.")

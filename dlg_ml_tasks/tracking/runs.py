@@ -21,6 +21,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 from mlflow.tracking import get_tracking_uri
 
+from dlg_ml_tasks.tracking.errors import ContentChanged, TrackingUnreachable
 from dlg_ml_tasks.tracking.reference import Reference, digest_of
 
 EXPERIMENT = "DLG_ML_EXPERIMENT"
@@ -40,14 +41,6 @@ _PROGRESS_INTERVAL = 1.0
 
 _MAX_TAG = 7900
 _MAX_PARAM = 5900
-
-
-class TrackingUnreachable(ConnectionError):
-    """The tracking server does not answer."""
-
-
-class ContentChanged(ValueError):
-    """Downloaded bytes are not those that a reference names."""
 
 
 @dataclass(frozen=True)

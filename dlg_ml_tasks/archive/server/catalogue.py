@@ -8,7 +8,7 @@ import uuid
 from collections.abc import Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 from queue import Empty, SimpleQueue
@@ -145,7 +145,7 @@ class Catalogue:
             stored = self._row(connection, new, version)
             connection.execute(
                 f"INSERT INTO files ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",  # noqa: S608 - a constant
-                tuple(vars(stored).values()),
+                astuple(stored),
             )
             return stored, replaced.object if replaced else None
 

@@ -85,7 +85,7 @@ class GroupCommit:
         self._connection.execute("SAVEPOINT change")
         try:
             result = change.apply(self._connection)
-        except Exception as error:  # noqa: BLE001 - it belongs to the request that waits, not to this thread
+        except Exception as error:
             # A full disk may have rolled the whole transaction back already, and its savepoints with it.
             if self._connection.in_transaction:
                 self._connection.execute("ROLLBACK TO change")

@@ -12,7 +12,6 @@ import logging
 import os
 import shutil
 import uuid
-from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 
@@ -21,6 +20,14 @@ from .checksums import Checksum
 logger = logging.getLogger(__name__)
 
 BLOCK = 1024 * 1024
+_SUBDIRECTORIES = tuple(f"{number:02x}" for number in range(256))
+
+# A crash leaves one unregistered object per upload then under way.
+_MOST_ORPHANS = 1000
+
+
+class CatalogueLost(Exception):
+    """The archive has bytes its catalogue knows nothing of, and removing them would destroy data."""
 
 
 class StagedFile:
@@ -95,10 +102,20 @@ class Vault:
         """The space left for new files."""
         return shutil.disk_usage(self._objects).free
 
+    def is_empty(self) -> bool:
+        """Whether there is no object at all."""
+        return next(self._objects.glob("*/*"), None) is None
+
     def reconcile(self, named: set[str]) -> None:
-        """Remove the objects that no row names, and report the rows whose object is gone. Takes 2 s per million."""
+        """Remove the objects that no row names, and report the rows whose object is gone.
+
+        Raises CatalogueLost, and removes nothing, if a crash cannot have left so many.
+        """
         found = {f"{path.parent.name}/{path.name}" for path in self._objects.glob("*/*")}
-        for name in found - named:
+        orphans = found - named
+        if len(orphans) > _MOST_ORPHANS:
+            raise CatalogueLost(f"The catalogue does not know {len(orphans)} of the files in {self._objects}")
+        for name in orphans:
             logger.warning("Removing %s: its upload was cut off before it was registered", self.path(name))
             self.remove(name)
         for name in named - found:
@@ -141,13 +158,6 @@ def checksum_of(path: Path, checksum: Checksum) -> int:
         while block := reader.read():
             total = checksum.update(block, total)
     return total
-
-
-def _subdirectories() -> Iterator[str]:
-    return (f"{number:02x}" for number in range(256))
-
-
-_SUBDIRECTORIES = tuple(_subdirectories())
 
 
 def _flush_directory(directory: Path) -> None:

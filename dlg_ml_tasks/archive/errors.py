@@ -1,0 +1,126 @@
+"""What can go wrong between this process and an NGAS server, as exceptions that ordinary Python code already catches.
+
+    Exception
+    └── NgasError               everything below
+        ├── FileNotInArchive    also FileNotFoundError: no such file, or its last copy has gone
+        ├── AccessRefused       also PermissionError: credentials missing, wrong, or not enough
+        ├── ArchiveFull         also OSError: no volume can take the file
+        ├── ChecksumMismatch    also OSError: bytes sent, stored or received differ from what they should be
+        ├── ArchiveOverloaded   too many requests at once; tried again until patience ran out
+        ├── ArchiveOffline      the server runs but was switched to OFFLINE
+        ├── ArchiveUnreachable  also ConnectionError: no connection, or it broke before the answer came
+        └── ProtocolError       an answer that an NGAS server should not give
+
+NGAS reports almost every failure as HTTP 400 and some as HTTP 200, so the message id decides; `ANSWERS` is the one table.
+"""
+
+from __future__ import annotations
+
+import errno
+from typing import ClassVar, NamedTuple
+
+
+class NgasError(Exception):
+    """An NGAS command failed.
+
+    Attributes: `message` (the server's own words, or what was seen on the connection), `server` ("host:port"),
+    `file_id` (the archive's name of the file), `path` (the file's path, where a file system gave it), `remedy`
+    (what to do next). All are plain strings, empty where unknown, and survive pickling.
+    """
+
+    default_remedy: ClassVar[str] = "See the log of the NGAS server."
+
+    def __init__(
+        self, message: str, *, server: str = "", file_id: str = "", path: str = "", remedy: str | None = None
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.server = server
+        self.file_id = file_id
+        self.path = path
+        self.remedy = self.default_remedy if remedy is None else remedy
+
+    def __str__(self) -> str:
+        where = f"NGAS server {self.server}: " if self.server else ""
+        names = ", ".join(
+            f"{label} {name}" for label, name in (("path", self.path), ("file id", self.file_id)) if name
+        )
+        what = f"{self.message} ({names})" if names else self.message
+        return f"{where}{what.rstrip('.')}. {self.remedy}".rstrip()
+
+
+class FileNotInArchive(NgasError, FileNotFoundError):
+    default_remedy = "Check the name; list its directory to see what is there."
+
+
+class AccessRefused(NgasError, PermissionError):
+    default_remedy = (
+        "Set DLG_ML_NGAS_USER and DLG_ML_NGAS_PASSWORD to a user whose Commands in the NGAS configuration allow this."
+    )
+
+
+class ArchiveFull(NgasError, OSError):
+    default_remedy = "Free space on the server's volumes or mount another one."
+
+    def __init__(
+        self, message: str, *, server: str = "", file_id: str = "", path: str = "", remedy: str | None = None
+    ) -> None:
+        super().__init__(message, server=server, file_id=file_id, path=path, remedy=remedy)
+        self.errno = errno.ENOSPC
+
+
+class ChecksumMismatch(NgasError, OSError):
+    default_remedy = "Nothing was kept. Try again; if it persists, the network or a disk damages data."
+
+
+class ArchiveOverloaded(NgasError):
+    default_remedy = "Try again later, use fewer parallel transfers, or raise MaxSimReqs in the NGAS configuration."
+
+
+class ArchiveOffline(NgasError):
+    default_remedy = "Ask the operator to send the server the ONLINE command."
+
+
+class ArchiveUnreachable(NgasError, ConnectionError):
+    default_remedy = (
+        "Check that the server runs and that host and port are right. A server that is up drops connections without "
+        "an answer when it is overloaded, when its disk is full, or when a file is missing on its disk: see its log."
+    )
+
+
+class ProtocolError(NgasError):
+    default_remedy = "Check that host and port belong to an NGAS server; its log says more."
+
+
+class Answer(NamedTuple):
+    """One row of `ANSWERS`: matches when the HTTP code is equal (None: any) and the message contains `text`."""
+
+    http: int | None
+    text: str
+    error: type[NgasError]
+
+
+ANSWERS: tuple[Answer, ...] = (
+    Answer(401, "", AccessRefused),
+    Answer(403, "", AccessRefused),
+    Answer(503, "", ArchiveOverloaded),
+    Answer(None, "NGAMS_ER_UNAVAIL_FILE:4019", FileNotInArchive),
+    Answer(None, "NGAMS_ER_DISCARD_NOT_FOUND:4063", FileNotInArchive),
+    Answer(None, "NGAMS_ER_IMPROPER_STATE:4015", ArchiveOffline),
+    # AllowArchiveReq=0 or AllowRetrieveReq=0 in the server's configuration.
+    Answer(None, "NGAMS_ER_ILL_REQ:4017", AccessRefused),
+    Answer(None, "NGAMS_AL_NO_STO_SETS:3014", ArchiveFull),
+    Answer(None, "No disk volumes are available", ArchiveFull),
+    Answer(None, "NGAMS_ER_FILE_NOK:4057", ChecksumMismatch),
+    Answer(None, "Checksum error for file", ChecksumMismatch),
+    # The upload's connection broke on its way to the server, which saw a short body.
+    Answer(400, "Only read ", ArchiveUnreachable),
+)
+
+
+def error_for(http: int, message: str, *, server: str, file_id: str = "") -> NgasError:
+    """The exception for an NGAS answer, by `ANSWERS`; `ProtocolError` for an answer the table does not know."""
+    for answer in ANSWERS:
+        if answer.http in (None, http) and answer.text in message:
+            return answer.error(message or f"HTTP {http}", server=server, file_id=file_id)
+    return ProtocolError(message or f"HTTP {http} without a message", server=server, file_id=file_id)

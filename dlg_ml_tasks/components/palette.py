@@ -1,0 +1,207 @@
+"""The palette for the graph editor EAGLE, made from the tasks' declarations; also the node that a graph builder places.
+
+Written so that EAGLE loads it without a warning and saves it without loss: schema OJS, fields typed, lists and objects as JSON text,
+ids that stay the same from build to build.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import types
+import typing
+import uuid
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic.fields import FieldInfo
+
+from dlg_ml_tasks.components.parameters import AFTER, FORCE, to_graph_value
+from dlg_ml_tasks.tasks import TASKS, Port, Task
+
+PACKAGE = "dlg_ml_tasks.components"
+APPLICATION_CATEGORY = "DALiuGEApp"
+FILE_CATEGORY = "File"
+FILE_PORT = "io"
+
+_NAMESPACE = uuid.uuid5(uuid.NAMESPACE_URL, "https://github.com/ICRAR/daliuge/dlg_ml_tasks")
+
+
+def drop_class(task: Task[Any]) -> str:
+    """Import path of the task's component, as it stands in a graph."""
+    return f"{PACKAGE}.{''.join(part.capitalize() for part in task.name.split('_'))}App"
+
+
+def task_of(drop_class_path: str) -> Task[Any] | None:
+    """The task whose component has this import path, if any."""
+    package, _, name = drop_class_path.rpartition(".")
+    if package not in (PACKAGE, f"{PACKAGE}.apps"):
+        return None
+    return next((task for task in TASKS.values() if drop_class(task) == f"{PACKAGE}.{name}"), None)
+
+
+def stable_id(*names: str) -> str:
+    """A uuid that depends on the names only, so that generated files do not change from build to build."""
+    return str(uuid.uuid5(_NAMESPACE, "/".join(names)))
+
+
+def application_node(task: Task[Any], node_id: str, name: str) -> dict[str, Any]:
+    """The graph node of a task: its parameters with their defaults, its ports, and what the engine needs."""
+    fields = [
+        _field("dropclass", "String", drop_class(task), "Import path of the component.", "ComponentParameter", readonly=True),
+        _field("execution_time", "Float", 5, "Estimated execution time (a weight for the partitioning).", "ConstraintParameter"),
+        _field("num_cpus", "Integer", 1, "Number of cores used.", "ConstraintParameter"),
+        *(_parameter(each, info) for each, info in task.params.model_fields.items()),
+        _field(
+            FORCE,
+            "Boolean",
+            False,
+            "Do the work even if a finished run has done the same.",
+            "ComponentParameter",
+            changeable=True,
+        ),
+        *(_port(port, "InputPort") for port in task.inputs),
+        _port(Port(AFTER, "files", "Wait for what is connected here; its content is not used.", required=False), "InputPort"),
+        _port(task.output, "OutputPort"),
+    ]
+    return _node(node_id, name, APPLICATION_CATEGORY, "Application", task.description, fields)
+
+
+def file_node(node_id: str, name: str, description: str) -> dict[str, Any]:
+    """The graph node of a file drop that holds a reference. The engine chooses the file's name in the session's directory."""
+    fields = [
+        _field("dropclass", "String", "dlg.data.drops.file.FileDROP", "Drop class", "ComponentParameter"),
+        _field("data_volume", "Float", 1, "Estimated size of the data contained in this node", "ConstraintParameter"),
+        _field(FILE_PORT, "Object", "", "Input Output port", "ApplicationArgument", usage="InputOutput", encoding="utf-8"),
+    ]
+    return _node(node_id, name, FILE_CATEGORY, "Data", description, fields)
+
+
+def build_palette() -> dict[str, Any]:
+    """The palette with one component per task."""
+    return {
+        "modelData": model_data(
+            "dlg_ml_tasks.palette",
+            "palette",
+            "Machine-learning tasks for DALiuGE: load raw files, preprocess, train, retrain, promote, infer.",
+            len(TASKS),
+        ),
+        "nodeDataArray": [
+            application_node(task, stable_id("palette", task.name), drop_class(task).rpartition(".")[2]) for task in TASKS.values()
+        ],
+        "linkDataArray": [],
+    }
+
+
+def model_data(file_name: str, file_type: Literal["graph", "palette"], description: str, nodes: int) -> dict[str, Any]:
+    """The head of a graph or palette file; nothing in it depends on when and where it was made."""
+    return {
+        "filePath": file_name,
+        "fileType": file_type,
+        "readonly": False,
+        "repo": "",
+        "repoBranch": "",
+        "repoService": "File",
+        "generatorVersion": "",
+        "generatorCommitHash": "",
+        "generatorName": "dlg_ml_tasks",
+        "schemaVersion": "OJS",
+        "lastModifiedName": "",
+        "lastModifiedEmail": "",
+        "lastModifiedDatetime": 0,
+        "numLGNodes": nodes,
+        "commitHash": "",
+        "downloadUrl": "",
+        "repositoryUrl": "",
+        "signature": "",
+        "shortDescription": description.split(". ")[0],
+        "detailedDescription": description,
+    }
+
+
+def write_json(document: dict[str, Any], path: Path) -> None:
+    """Write a graph or palette file, whole or not at all."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary.write_text(json.dumps(document, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    temporary.replace(path)
+
+
+def _node(
+    node_id: str, name: str, category: str, category_type: str, description: str, fields: Iterable[dict[str, Any]]
+) -> dict[str, Any]:
+    return {
+        "id": node_id,
+        "name": name,
+        "category": category,
+        "categoryType": category_type,
+        "description": description,
+        "isGroup": False,
+        "x": 0,
+        "y": 0,
+        "collapsed": False,
+        "expanded": False,
+        "subject": None,
+        "drawOrderHint": 0,
+        "commitHash": "",
+        "repositoryUrl": "",
+        "paletteDownloadUrl": "",
+        "dataHash": "",
+        "fields": [{**field, "id": stable_id(node_id, field["parameterType"], field["name"])} for field in fields],
+        "inputAppFields": [],
+        "outputAppFields": [],
+    }
+
+
+def _field(
+    name: str,
+    kind: str,
+    value: str | int | float | bool,
+    description: str,
+    parameter_type: str,
+    *,
+    usage: str = "NoPort",
+    encoding: str = "utf-8",
+    options: Iterable[str] = (),
+    readonly: bool = False,
+    changeable: bool = False,
+) -> dict[str, Any]:
+    return {
+        "name": name,
+        "value": value,
+        "defaultValue": value,
+        "description": description,
+        "type": kind,
+        "readonly": readonly,
+        "changeable": changeable,
+        "precious": False,
+        "options": list(options),
+        "positional": False,
+        "keyAttribute": False,
+        "encoding": encoding,
+        "parameterType": parameter_type,
+        "usage": usage,
+    }
+
+
+def _parameter(name: str, info: FieldInfo) -> dict[str, Any]:
+    default = "" if info.is_required() else to_graph_value(info.get_default(call_default_factory=True))
+    kind, options = _editor_type(info.annotation)
+    return _field(name, kind, default, info.description or "", "ComponentParameter", options=options, changeable=True)
+
+
+def _port(port: Port, usage: str) -> dict[str, Any]:
+    description = port.description + (" Several may be connected." if port.many else "")
+    description += "" if port.required or usage == "OutputPort" else " Optional."
+    return _field(port.name, "Object", "", description, "ApplicationArgument", usage=usage)
+
+
+def _editor_type(annotation: Any) -> tuple[str, tuple[str, ...]]:
+    """EAGLE's field type for a parameter's annotation, and the options of a choice."""
+    if isinstance(annotation, types.UnionType) or typing.get_origin(annotation) is typing.Union:
+        annotation = next(each for each in typing.get_args(annotation) if each is not type(None))
+    if typing.get_origin(annotation) is Literal:
+        return "Select", tuple(map(str, typing.get_args(annotation)))
+    if typing.get_origin(annotation) is dict:
+        return "Json", ()
+    return {bool: "Boolean", int: "Integer", float: "Float"}.get(annotation, "String"), ()

@@ -1,0 +1,63 @@
+"""From visibilities to what the network sees: noise level per channel, and visibilities in its units."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from dlg_ml_tasks.recipes.rfi.observation import Complex, Mask
+
+SIGMA_WINDOW = 65
+"""Channels of the median filter over sigma(f): wider than any transmitter's line, narrower than the bandpass' shape."""
+
+_RAYLEIGH_MEDIAN = 1.1774100225154747  # sqrt(2 ln 2): median of |z| when each component of z has unit variance
+
+
+def has_data(visibilities: Complex) -> Mask:
+    """Where there is a measurement: HERA's pipeline leaves zeros where it dropped one, and NaN means the same elsewhere."""
+    return np.isfinite(visibilities) & (visibilities != 0)
+
+
+def noise_sigma(visibilities: Complex, valid: Mask) -> npt.NDArray[np.float32]:
+    """Standard deviation of the noise in each real component, per channel.
+
+    From (T, F) visibilities and their validity: the median over time of |V[t+1] - V[t]|, which neither the slowly turning sky nor
+    short or steady interference moves much, then a running median over channels. Channels without data take their neighbours'
+    value. Returns float32 (F,), all positive. Raises ValueError if no channel has two successive measurements or all are equal.
+    """
+    from scipy.ndimage import median_filter
+
+    steps = np.abs(visibilities[1:] - visibilities[:-1])
+    pairs = valid[1:] & valid[:-1]
+    sigma = masked_median(steps, pairs) / (_RAYLEIGH_MEDIAN * np.sqrt(2.0))
+    known = sigma > 0
+    if not known.any():
+        raise ValueError("no channel with noise in it")
+    channels = np.arange(sigma.size)
+    filled = np.interp(channels, channels[known], sigma[known])
+    return median_filter(filled, size=min(SIGMA_WINDOW, filled.size), mode="nearest").astype(np.float32)
+
+
+def masked_median(values: npt.NDArray[np.float32], valid: Mask) -> npt.NDArray[np.float32]:
+    """Median over the first axis of the valid values, the lower one of two middles; 0 where none is valid."""
+    count = valid.sum(axis=0)
+    if values.shape[0] and count.min() == values.shape[0]:
+        return np.partition(values, (values.shape[0] - 1) // 2, axis=0)[(values.shape[0] - 1) // 2]
+    ordered = np.sort(np.where(valid, values, np.inf), axis=0)
+    middle = np.take_along_axis(ordered, np.maximum((count - 1) // 2, 0)[None], axis=0)[0]
+    return np.where(count > 0, middle, 0).astype(values.dtype)
+
+
+def whiten(visibilities: Complex, valid: Mask, sigma: npt.NDArray[np.float32]) -> npt.NDArray[np.float16]:
+    """Visibilities in units of the noise: float16 (2, T, F), real and imaginary part; 0 where there is no measurement."""
+    limit = np.finfo(np.float16).max
+    scaled = np.where(valid, visibilities, 0) / sigma
+    return np.stack([scaled.real, scaled.imag]).clip(-limit, limit).astype(np.float16)
+
+
+def pad_edges(array: npt.NDArray[np.float16], multiples: tuple[int, int]) -> npt.NDArray[np.float16]:
+    """Repeat the last time and channel until the last two axes are multiples of `multiples`."""
+    tail = [(0, -size % multiple) for size, multiple in zip(array.shape[-2:], multiples, strict=True)]
+    if tail == [(0, 0), (0, 0)]:
+        return array
+    return np.pad(array, [(0, 0)] * (array.ndim - 2) + tail, mode="edge")

@@ -1,0 +1,68 @@
+"""The flagging network: a small U-Net over whitened visibilities that gives each sample's log-odds of being interference."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F  # noqa: N812
+from torch import Tensor, nn
+
+
+class Convolution(nn.Module):
+    """3 x 3 convolution, batch normalisation, ReLU."""
+
+    def __init__(self, channels_in: int, channels_out: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(channels_in, channels_out, 3, padding=1, bias=False)
+        self.norm = nn.BatchNorm2d(channels_out)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, channels_in, T, F) to (N, channels_out, T, F)."""
+        if self.training:
+            return torch.relu_(self.norm(self.conv(x)))
+        # In inference the normalisation is a constant factor per channel: folded into the kernel, it costs no pass over the data.
+        scale = self.norm.weight * torch.rsqrt(self.norm.running_var + self.norm.eps)
+        kernel = self.conv.weight * scale[:, None, None, None]
+        return torch.relu_(F.conv2d(x, kernel, self.norm.bias - self.norm.running_mean * scale, padding=1))
+
+
+def _pair(channels_in: int, channels_out: int) -> nn.Sequential:
+    return nn.Sequential(Convolution(channels_in, channels_out), Convolution(channels_out, channels_out))
+
+
+def visible_channels(whitened: Tensor) -> Tensor:
+    """(N, 2, T, F) real and imaginary parts in units of sigma to (N, 3, T, F): log amplitude and both parts, compressed.
+
+    The parts let convolutions subtract the smooth sky, which the amplitude alone hides: interference beats against it.
+    """
+    whitened = whitened.float()
+    amplitude = torch.sqrt(whitened[:, :1].square() + whitened[:, 1:].square())
+    return torch.cat([torch.log(amplitude + 0.1) - 1.0, 0.5 * torch.asinh(whitened)], dim=1)
+
+
+class UNet(nn.Module):
+    """Three halvings of the resolution, 8 to 64 channels, 113 113 parameters.
+
+    Takes whitened visibilities (N, 2, T, F), T and F multiples of 8, float16 or float32; returns log-odds float32 (N, T, F).
+    """
+
+    def __init__(self, base: int = 8, depth: int = 3) -> None:
+        super().__init__()
+        widths = [base * 2**level for level in range(depth + 1)]
+        self.down = nn.ModuleList(_pair(i, o) for i, o in zip([3, *widths], widths, strict=False))
+        self.reduce = nn.ModuleList(nn.Conv2d(2 * width, width, 1) for width in reversed(widths[:-1]))
+        self.up = nn.ModuleList(_pair(2 * width, width) for width in reversed(widths[:-1]))
+        self.head = nn.Conv2d(base, 1, 1)
+
+    def forward(self, whitened: Tensor) -> Tensor:
+        """Log-odds of interference."""
+        # Channels-last is 1.4 times faster on CPUs; the kernels follow the data's layout.
+        x = visible_channels(whitened).contiguous(memory_format=torch.channels_last)
+        skips: list[Tensor] = []
+        for level, pair in enumerate(self.down):
+            x = pair(F.max_pool2d(x, 2) if level else x)
+            skips.append(x)
+        skips.pop()
+        for reduce, pair in zip(self.reduce, self.up, strict=True):
+            x = F.interpolate(reduce(x), scale_factor=2.0, mode="nearest")
+            x = pair(torch.cat([skips.pop(), x], dim=1))
+        return self.head(x)[:, 0].float()

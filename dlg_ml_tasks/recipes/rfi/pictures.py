@@ -1,0 +1,50 @@
+"""Pictures of waterfalls: the data, what is known to be interference, and what was flagged."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from dlg_ml_tasks.recipes.rfi.files import replacing
+from dlg_ml_tasks.recipes.rfi.observation import Mask
+from dlg_ml_tasks.recipes.rfi.shards import Waterfalls
+
+
+def draw_waterfall(path: Path, observation: Waterfalls, flags: Mask, number: int) -> None:
+    """Draw waterfall `number` of the observation as PNG: log amplitude, truth (or the pipeline's flags), flags (bool (B, T, F))."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    ours = flags[number]
+    reference = observation.flags[number] if observation.truth is None else observation.truth.contaminated[number]
+    reference_name = "pipeline flags" if observation.truth is None else "truth"
+    real, imaginary = observation.whitened[number, :, : ours.shape[0], : ours.shape[1]].astype(np.float32)
+    amplitude = np.log10(np.hypot(real, imaginary) + 0.1)
+
+    minutes = (observation.times - observation.times[0]) * 24 * 60
+    mhz = observation.frequencies / 1e6
+    extent = (mhz[0], mhz[-1], minutes[-1], 0.0)
+    # A Figure of its own, not pyplot, whose state is shared between threads.
+    figure = Figure(figsize=(9, 7), dpi=90, layout="constrained")
+    FigureCanvasAgg(figure)
+    panels = figure.subplots(3, 1, sharex=True, sharey=True)
+    image = panels[0].imshow(amplitude, aspect="auto", extent=extent, interpolation="nearest", vmin=-0.5, vmax=2.0)
+    figure.colorbar(image, ax=panels[0], label="log₁₀ |V| / σ", pad=0.01)
+    for panel, mask, name in ((panels[1], reference, reference_name), (panels[2], ours, "flags")):
+        panel.imshow(mask, aspect="auto", extent=extent, interpolation="nearest", cmap="Greys", vmin=0, vmax=1)
+        panel.set_title(f"{name}: {mask.mean():.1%} of the samples", fontsize=9)
+    for panel in panels:
+        panel.set_ylabel("minutes")
+    panels[2].set_xlabel("MHz")
+    title = f"{observation.name}  {observation.baselines[number]}"
+    if observation.truth is not None:
+        title += f"  F1 {_f1(ours, reference):.2f}"
+    panels[0].set_title(title, fontsize=10)
+    with replacing(path) as temporary:
+        figure.savefig(temporary, format="png")
+
+
+def _f1(flags: Mask, truth: Mask) -> float:
+    both, either = int((flags & truth).sum()), int(flags.sum() + truth.sum())
+    return 2 * both / either if either else 1.0

@@ -1,0 +1,192 @@
+"""What each service of the embedded stack is: its command line, its environment, its ports and what it depends on."""
+
+from __future__ import annotations
+
+import getpass
+import os
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from urllib.parse import quote
+
+from dlg_ml_tasks.stack.ports import LOOPBACK, Ports
+from dlg_ml_tasks.stack.state import HOME_VARIABLE
+
+STACK_VARIABLE = "DLG_ML_STACK"
+"""Set for every process of a stack, to its home directory: by it the children of a killed service are recognised."""
+
+# `python -m dlg.common.tool` knows no command (the module then exists twice, and they register with the other one),
+# and the `dlg` script need not lie beside the interpreter.
+_DLG = (sys.executable, "-c", "from dlg.common.tool import run; run()")
+
+
+@dataclass(frozen=True)
+class Service:
+    """How to start one service.
+
+    `ports` are the ones it listens on, by role; `needs` the roles of the other ports its command line or environment
+    names, so that a change of one of them means that the service has to be started again.
+    """
+
+    name: str
+    command: tuple[str, ...]
+    environment: Mapping[str, str] = field(repr=False)
+    ports: Mapping[str, int]
+    url: str
+    needs: tuple[str, ...] = ()
+
+
+def services(home: Path, ports: Ports, environ: Mapping[str, str] = os.environ) -> tuple[Service, ...]:
+    """The services in the order in which they start, for the directory `home` and the given ports.
+
+    `environ` is the environment they inherit. A MLFLOW_TRACKING_URI in it goes before the embedded server for the
+    tasks that the node manager runs, as it does for everything else on the command line.
+    """
+    base = _environment(home, environ)
+    builders: tuple[Callable[[Path, Ports, Mapping[str, str]], Service], ...] = (
+        _ngas,
+        _mlflow,
+        _node,
+        _island,
+        _translator,
+    )
+    return tuple(build(home, ports, base) for build in builders)
+
+
+def directories(home: Path) -> tuple[Path, ...]:
+    """The directories that must exist before the services start."""
+    return (home, home / "logs", home / "ngas", database(home).parent, home / "dlg" / "lg", home / "dlg" / "pgt")
+
+
+def database(home: Path) -> Path:
+    """MLflow's database file."""
+    return home / "mlflow" / "mlflow.db"
+
+
+def _ngas(home: Path, ports: Ports, base: Mapping[str, str]) -> Service:
+    return Service(
+        name="ngas",
+        command=(
+            *(sys.executable, "-m", "dlg_ml_tasks.archive.server"),
+            *("--root", str(home / "ngas"), "--host", LOOPBACK, "--port", str(ports.ngas)),
+        ),
+        environment=base,
+        ports=ports.of("ngas"),
+        url=_url(ports.ngas),
+    )
+
+
+def _mlflow(home: Path, ports: Ports, base: Mapping[str, str]) -> Service:
+    # `mlflow server` reads many options from MLFLOW_* variables; what a user has set for a client must not change it.
+    environment = {k: v for k, v in base.items() if not k.startswith(("MLFLOW_", "_MLFLOW_"))}
+    return Service(
+        name="mlflow",
+        command=(
+            *(sys.executable, "-m", "mlflow", "server", "--host", LOOPBACK, "--port", str(ports.mlflow)),
+            # SQLAlchemy unquotes the path and ends it at a question mark.
+            *("--backend-store-uri", f"sqlite:///{quote(str(database(home)))}"),
+            *("--default-artifact-root", f"ngas://{LOOPBACK}:{ports.ngas}/mlflow", "--no-serve-artifacts"),
+            # With several workers every call on a kept-alive connection costs 40 ms more (delayed acknowledgement).
+            *("--workers", "1", "--uvicorn-opts", "--no-access-log"),
+        ),
+        environment={
+            **environment,
+            "MLFLOW_DISABLE_TELEMETRY": "true",
+            # The job runner serves nothing here and costs 230 MB.
+            "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+            "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+        },
+        ports=ports.of("mlflow"),
+        url=_url(ports.mlflow),
+        needs=("ngas",),
+    )
+
+
+def _node(home: Path, ports: Ports, base: Mapping[str, str]) -> Service:
+    return Service(
+        name="node",
+        command=(
+            *(sys.executable, "-m", "dlg_ml_tasks.components.node_manager"),
+            *("-H", LOOPBACK, "-P", str(ports.node)),
+            *("--event_port", str(ports.events), "--rpc_port", str(ports.rpc)),
+            *("-t", str(_parallel_tasks()), "-l", str(home / "dlg" / "logs")),
+        ),
+        # Tasks run in this process's children.
+        environment={
+            "MLFLOW_DISABLE_TELEMETRY": "true",
+            "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+            **base,
+            "MLFLOW_TRACKING_URI": base.get("MLFLOW_TRACKING_URI") or _url(ports.mlflow),
+        },
+        ports=ports.of("node", "events", "rpc"),
+        url=_url(ports.node),
+        needs=("mlflow",),
+    )
+
+
+def _island(home: Path, ports: Ports, base: Mapping[str, str]) -> Service:
+    return Service(
+        name="island",
+        command=(
+            *(*_DLG, "dim", "-H", LOOPBACK, "-P", str(ports.island)),
+            *("-N", f"{LOOPBACK}:{ports.node}:{ports.events}:{ports.rpc}", "-l", str(home / "dlg" / "logs")),
+            # The manager's shutdown waits for its check of an absent node: 10 s unless told.
+            *("--dmCheckTimeout", "2"),
+        ),
+        environment=base,
+        ports=ports.of("island"),
+        url=_url(ports.island),
+        needs=("node", "events", "rpc"),
+    )
+
+
+def _translator(home: Path, ports: Ports, base: Mapping[str, str]) -> Service:
+    dlg = home / "dlg"
+    return Service(
+        name="translator",
+        command=(
+            # The translator listens on every interface unless told.
+            *(*_DLG, "tm", "-H", LOOPBACK, "-p", str(ports.translator)),
+            *("-d", str(dlg / "lg"), "-t", str(dlg / "pgt"), "-l", str(dlg / "logs")),
+        ),
+        environment=base,
+        ports=ports.of("translator"),
+        url=_url(ports.translator),
+    )
+
+
+def _environment(home: Path, environ: Mapping[str, str]) -> dict[str, str]:
+    unproxied = ",".join(filter(None, (environ.get("no_proxy") or environ.get("NO_PROXY"), LOOPBACK, "localhost")))
+    return {
+        **environ,
+        # DALiuGE's commands read it, and containers and cron do not set it.
+        "USER": environ.get("USER") or _user_name(),
+        "DLG_ROOT": str(home / "dlg"),
+        HOME_VARIABLE: str(home),
+        STACK_VARIABLE: str(home),
+        "no_proxy": unproxied,
+        "NO_PROXY": unproxied,
+        # A killed service's last lines must be in its log.
+        "PYTHONUNBUFFERED": "1",
+    }
+
+
+def _user_name() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a container may run under a number that has no name
+        return str(os.getuid())
+
+
+def _parallel_tasks() -> int:
+    """Threads of the node manager: by itself it takes the physical cores, which on a two-core virtual machine is one.
+
+    A thread only waits for its task's process, so one more than the cores costs nothing.
+    """
+    allowed = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count()
+    return max(2, allowed or 2)
+
+
+def _url(port: int) -> str:
+    return f"http://{LOOPBACK}:{port}"

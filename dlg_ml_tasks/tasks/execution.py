@@ -1,0 +1,192 @@
+"""The life around every task's work: fingerprint, reuse, MLflow run, scratch folder, log, errors.
+
+A working module (`Task.module`) defines
+``perform(context, params, **inputs) -> Result``: the work; one Reference (or None) per input port, a tuple where a port takes many;
+``resolve(params, inputs) -> Any``: what outside the parameters decides the result (a listing of the sources, the version behind an
+alias), found before the run starts; a JSON-able value that enters the fingerprint and comes back as `context.resolved`;
+``uses(params) -> list``: classes whose code decides the result, for the fingerprint.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import logging
+import os
+import tempfile
+import threading
+import time
+import traceback
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import requests
+from mlflow.exceptions import MlflowException
+
+from dlg_ml_tasks.archive import NgasError
+from dlg_ml_tasks.tasks.environment import describe_environment, git_commit
+from dlg_ml_tasks.tasks.errors import TaskCancelled, TaskError
+from dlg_ml_tasks.tasks.explaining import explain
+from dlg_ml_tasks.tasks.fingerprint import fingerprint_of
+from dlg_ml_tasks.tasks.task import Outcome, Task
+from dlg_ml_tasks.tracking import Reference
+from dlg_ml_tasks.tracking.runs import TaskRun, end_run, find_finished, record_reuse
+
+SCRATCH = "DLG_ML_SCRATCH"
+"""Environment variable with the folder for temporary files (default: the system's)."""
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Context:
+    """What a task works with: its MLflow run, an empty scratch folder, its fingerprint, what was resolved beforehand."""
+
+    run: TaskRun
+    work: Path
+    fingerprint: str
+    resolved: Any
+
+    def folder(self, name: str) -> Path:
+        """A new empty folder in the scratch folder."""
+        path = self.work / name
+        path.mkdir(parents=True)
+        return path
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a task's work returns."""
+
+    reference: Reference
+    metrics: Mapping[str, float] = field(default_factory=dict)
+
+
+def execute(
+    task: Task[Any],
+    params: Any,
+    inputs: Mapping[str, Sequence[Reference]],
+    *,
+    session: str | None,
+    node: str | None,
+    force: bool,
+    on_start: Callable[[str], None] | None,
+) -> Outcome:
+    """Run a task; see `Task.run`."""
+    node = node or task.name
+    work_module = importlib.import_module(task.module)
+    with _explained():
+        checked = task.validate(params)
+        connected = task.connect(inputs)
+        resolved = work_module.resolve(checked, connected)
+        code = [work_module.perform, *work_module.uses(checked)]
+        fingerprint = fingerprint_of(task.name, checked, resolved, inputs, code)
+        if not force and (found := _reuse(fingerprint, session, node)):
+            return found
+        started = time.monotonic()
+        tags = {"mlflow.source.git.commit": git_commit()}
+        run = TaskRun.start(task.name, node, fingerprint, checked.model_dump(mode="json"), inputs, tags, session)
+    with _explained(), _ended(run), _scratch() as work, _logged(run, work):
+        if on_start:
+            on_start(run.run_id)
+        _log_json(run, work / "environment.json", describe_environment())
+        _log_json(
+            run, work / "inputs.json", {port: [ref.model_dump() for ref in refs] for port, refs in inputs.items()}
+        )
+        log.info("%s started, run %s", node, run.run_id)
+        result = work_module.perform(Context(run, work, fingerprint, resolved), checked, **connected)
+        if result.metrics:
+            run.log_metrics(result.metrics)
+        log.info("%s finished: %s", node, result.reference.uri)
+    with _explained():
+        run.finish(result.reference)
+    return Outcome(result.reference, run.run_id, False, time.monotonic() - started, dict(result.metrics))
+
+
+def _reuse(fingerprint: str, session: str | None, node: str) -> Outcome | None:
+    found = find_finished(fingerprint)
+    if found is None:
+        return None
+    run, reference = found
+    if session:
+        record_reuse(session, node, run.info.run_id)
+    log.info("%s reused run %s", node, run.info.run_id)
+    seconds = (run.info.end_time - run.info.start_time) / 1000
+    return Outcome(reference, run.info.run_id, True, seconds, dict(run.data.metrics))
+
+
+@contextmanager
+def _explained() -> Iterator[None]:
+    """Turn what a person can mend into a TaskError of one line; let bugs through as they are."""
+    try:
+        yield
+    except TaskError:
+        raise
+    except Exception as error:
+        explained = explain(error)
+        if explained is None:
+            raise
+        raise explained from error
+
+
+@contextmanager
+def _ended(run: TaskRun) -> Iterator[None]:
+    """Whatever ends the work early ends the run too, with the reason."""
+    try:
+        yield
+    except (TaskCancelled, KeyboardInterrupt):
+        _end_quietly(lambda: end_run(run.run_id, "KILLED"))
+        raise
+    except BaseException:
+        reason = traceback.format_exc()
+        _end_quietly(lambda: run.fail(reason))
+        raise
+
+
+def _end_quietly(end: Callable[[], None]) -> None:
+    """Ending a run must not hide the error that ended the work, which often is that the same server went away."""
+    try:
+        end()
+    except (MlflowException, requests.RequestException, ConnectionError) as error:
+        log.error("the run could not be ended in MLflow: %s", error)
+
+
+@contextmanager
+def _scratch() -> Iterator[Path]:
+    with tempfile.TemporaryDirectory(prefix="dlg-ml-", dir=os.environ.get(SCRATCH)) as folder:
+        yield Path(folder)
+
+
+@contextmanager
+def _logged(run: TaskRun, work: Path) -> Iterator[None]:
+    """Keep this thread's log in a file that becomes an artifact of the run, also when the task fails."""
+    file = work / "task.log"
+    handler = logging.FileHandler(file, encoding="utf-8")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    thread = threading.get_ident()
+    handler.addFilter(lambda record: record.thread == thread)
+    package = logging.getLogger("dlg_ml_tasks")
+    level = package.level
+    package.addHandler(handler)
+    package.setLevel(min(package.getEffectiveLevel(), logging.INFO))
+    try:
+        yield
+    except BaseException:
+        log.exception("the task did not finish")
+        raise
+    finally:
+        package.removeHandler(handler)
+        package.setLevel(level)
+        handler.close()
+        try:
+            run.log_file(file)
+        except (MlflowException, NgasError, requests.RequestException) as error:
+            log.error("the task's log could not be stored: %s", error)
+
+
+def _log_json(run: TaskRun, file: Path, value: Any) -> None:
+    file.write_text(json.dumps(value, indent=2, sort_keys=True))
+    run.log_file(file)
