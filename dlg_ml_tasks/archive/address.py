@@ -8,7 +8,9 @@ from typing import NamedTuple
 SCHEME = "ngas://"
 DEFAULT_PORT = 7777
 
-_AUTHORITY = re.compile(r"(?P<host>[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?|\[[0-9A-Fa-f:.]+\])(:(?P<port>[0-9]{1,5}))?")
+_AUTHORITY = re.compile(
+    r"(?P<host>[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?|\[[0-9A-Fa-f:.]+\])(:(?P<port>[0-9]{1,5}))?"
+)
 
 
 class Address(NamedTuple):

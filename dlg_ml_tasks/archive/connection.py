@@ -158,9 +158,7 @@ class Connection:
             # No proxies and no .netrc: an archive is on the local network, and its password goes nowhere else.
             session.trust_env = False
             session.max_redirects = 3
-            session.headers.update(
-                {"Accept-Encoding": "identity", "Connection": "close", "User-Agent": "dlg-ml-tasks"}
-            )
+            session.headers.update({"Accept-Encoding": "identity", "Connection": "close", "User-Agent": "dlg-ml-tasks"})
             session.mount("http://", _LargeBlocks())
             self._threads.session = session
         return session

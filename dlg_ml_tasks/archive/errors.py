@@ -42,9 +42,7 @@ class NgasError(Exception):
 
     def __str__(self) -> str:
         where = f"NGAS server {self.server}: " if self.server else ""
-        names = ", ".join(
-            f"{label} {name}" for label, name in (("path", self.path), ("file id", self.file_id)) if name
-        )
+        names = ", ".join(f"{label} {name}" for label, name in (("path", self.path), ("file id", self.file_id)) if name)
         what = f"{self.message} ({names})" if names else self.message
         return f"{where}{what.rstrip('.')}. {self.remedy}".rstrip()
 

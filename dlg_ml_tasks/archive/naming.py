@@ -159,7 +159,9 @@ def listed(directory: str, objects: Iterable[N]) -> Iterator[tuple[Listed, N]]:
         pieces = rest.get(own_id, {})
         name = _unescape(match["piece"] + "".join(pieces[number] for number in sorted(pieces)))
         if name is None or file_id(join(directory, name)) != item.file_id:
-            log.warning("NGAS file id %s in %s: its name cannot be read from %r", item.file_id, directory, item.filename)
+            log.warning(
+                "NGAS file id %s in %s: its name cannot be read from %r", item.file_id, directory, item.filename
+            )
             continue
         yield Listed(name, Kind(match["kind"] or ""), item.file_id), item
 

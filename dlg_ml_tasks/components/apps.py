@@ -19,7 +19,8 @@ from pydantic import ValidationError
 
 from dlg_ml_tasks.components import process
 from dlg_ml_tasks.components.parameters import AFTER, read_force, read_parameters
-from dlg_ml_tasks.tasks import TASKS, BadInput, Task, TaskParams
+from dlg_ml_tasks.tasks import TASKS, BadInput, Task
+from dlg_ml_tasks.tasks.parameters import TaskParams
 from dlg_ml_tasks.tracking import Reference
 
 # Below "dlg", so that the node manager's log level holds here too, and a logger of the engine's class, which marks each record with
@@ -62,7 +63,10 @@ class TaskApp(BarrierAppDROP):  # type: ignore[misc] (the engine is untyped)
         log = _SparseLog()
         try:
             finished = process.run(
-                request, on_log=log.add, on_traceback=log.add, cancelled=lambda: self.execStatus == AppDROPStates.CANCELLED
+                request,
+                on_log=log.add,
+                on_traceback=log.add,
+                cancelled=lambda: self.execStatus == AppDROPStates.CANCELLED,
             )
         finally:
             log.flush()
@@ -75,7 +79,11 @@ class TaskApp(BarrierAppDROP):  # type: ignore[misc] (the engine is untyped)
         # in which the engine happened to link the drops does not change the task's fingerprint.
         by_oid = {drop.oid: drop for drop in self.inputs}
         return {
-            port: [self._read_reference(port, by_oid[oid]) for oid in sorted(oids) if by_oid[oid].status == DROPStates.COMPLETED]
+            port: [
+                self._read_reference(port, by_oid[oid])
+                for oid in sorted(oids)
+                if by_oid[oid].status == DROPStates.COMPLETED
+            ]
             for port, oids in self._port_names["input"].items()
             if port != AFTER
         }

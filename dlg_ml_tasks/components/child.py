@@ -3,7 +3,8 @@
 A task has a process of its own because the engine runs applications in threads of the node manager, where a crash in native code
 ends every session, and where a running training cannot be stopped.
 
-Asked (one JSON text): task, params, inputs, session, node, force.
+Asked (one JSON text): task, params, inputs, session, node, force, scratch (a folder that the node manager removes at the end, so
+that a killed task leaves nothing behind).
 Told (JSON messages): {"run_id"}, {"log"}, and last one of {"reference", "reused", "seconds"}, {"error", "traceback"}, {"cancelled"}.
 """
 
@@ -21,6 +22,9 @@ import traceback
 from multiprocessing.connection import Connection
 from types import FrameType
 from typing import Any
+
+SCRATCH = "DLG_ML_SCRATCH"
+"""Environment variable with the folder for temporary files (default: the system's)."""
 
 GRACE_SECONDS = 4.0
 """From the request to stop until the process is killed: time to mark the run and to close files."""
@@ -62,6 +66,7 @@ def _call(request: dict[str, Any], tell: _Teller) -> dict[str, Any]:
     from dlg_ml_tasks.tasks import TASKS
     from dlg_ml_tasks.tracking import Reference
 
+    os.environ[SCRATCH] = request["scratch"]
     outcome = TASKS[request["task"]].run(
         request["params"],
         {port: [Reference.model_validate(each) for each in given] for port, given in request["inputs"].items()},
@@ -103,7 +108,6 @@ class _Teller(logging.Handler):
 
     def __init__(self, pipe: Connection) -> None:
         super().__init__(logging.INFO)
-        self.setFormatter(logging.Formatter("%(message)s"))
         self._pipe = pipe
         self._messages: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
         self._sender = threading.Thread(target=self._send_all, daemon=True)
@@ -113,7 +117,7 @@ class _Teller(logging.Handler):
         self._messages.put(json.dumps(message).encode())
 
     def emit(self, record: logging.LogRecord) -> None:
-        self.send(log=self.format(record))
+        self.send(log=record.getMessage())  # a traceback, if any, is kept with the MLflow run
 
     def finish(self) -> None:
         """Wait until everything is sent."""

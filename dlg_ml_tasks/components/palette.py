@@ -11,7 +11,7 @@ import os
 import types
 import typing
 import uuid
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, Literal
 
@@ -49,8 +49,21 @@ def stable_id(*names: str) -> str:
 def application_node(task: Task[Any], node_id: str, name: str) -> dict[str, Any]:
     """The graph node of a task: its parameters with their defaults, its ports, and what the engine needs."""
     fields = [
-        _field("dropclass", "String", drop_class(task), "Import path of the component.", "ComponentParameter", readonly=True),
-        _field("execution_time", "Float", 5, "Estimated execution time (a weight for the partitioning).", "ConstraintParameter"),
+        _field(
+            "dropclass",
+            "String",
+            drop_class(task),
+            "Import path of the component.",
+            "ComponentParameter",
+            readonly=True,
+        ),
+        _field(
+            "execution_time",
+            "Float",
+            5,
+            "Estimated execution time (a weight for the partitioning).",
+            "ConstraintParameter",
+        ),
         _field("num_cpus", "Integer", 1, "Number of cores used.", "ConstraintParameter"),
         *(_parameter(each, info) for each, info in task.params.model_fields.items()),
         _field(
@@ -61,9 +74,7 @@ def application_node(task: Task[Any], node_id: str, name: str) -> dict[str, Any]
             "ComponentParameter",
             changeable=True,
         ),
-        *(_port(port, "InputPort") for port in task.inputs),
-        _port(Port(AFTER, "files", "Wait for what is connected here; its content is not used.", required=False), "InputPort"),
-        _port(task.output, "OutputPort"),
+        *_ports(task),
     ]
     return _node(node_id, name, APPLICATION_CATEGORY, "Application", task.description, fields)
 
@@ -73,7 +84,9 @@ def file_node(node_id: str, name: str, description: str) -> dict[str, Any]:
     fields = [
         _field("dropclass", "String", "dlg.data.drops.file.FileDROP", "Drop class", "ComponentParameter"),
         _field("data_volume", "Float", 1, "Estimated size of the data contained in this node", "ConstraintParameter"),
-        _field(FILE_PORT, "Object", "", "Input Output port", "ApplicationArgument", usage="InputOutput", encoding="utf-8"),
+        _field(
+            FILE_PORT, "Object", "", "Input Output port", "ApplicationArgument", usage="InputOutput", encoding="utf-8"
+        ),
     ]
     return _node(node_id, name, FILE_CATEGORY, "Data", description, fields)
 
@@ -88,7 +101,8 @@ def build_palette() -> dict[str, Any]:
             len(TASKS),
         ),
         "nodeDataArray": [
-            application_node(task, stable_id("palette", task.name), drop_class(task).rpartition(".")[2]) for task in TASKS.values()
+            application_node(task, stable_id("palette", task.name), drop_class(task).rpartition(".")[2])
+            for task in TASKS.values()
         ],
         "linkDataArray": [],
     }
@@ -190,10 +204,26 @@ def _parameter(name: str, info: FieldInfo) -> dict[str, Any]:
     return _field(name, kind, default, info.description or "", "ComponentParameter", options=options, changeable=True)
 
 
-def _port(port: Port, usage: str) -> dict[str, Any]:
-    description = port.description + (" Several may be connected." if port.many else "")
-    description += "" if port.required or usage == "OutputPort" else " Optional."
-    return _field(port.name, "Object", "", description, "ApplicationArgument", usage=usage)
+def _ports(task: Task[Any]) -> Iterator[dict[str, Any]]:
+    # EAGLE wants names to be unique in a node: an input and an output of one name are one port for both.
+    for port in task.inputs:
+        if port.name != task.output.name:
+            yield _port(port.name, "InputPort", _describe_input(port))
+        else:
+            yield _port(port.name, "InputOutput", f"In: {_describe_input(port)} Out: {task.output.description}.")
+    yield _port(AFTER, "InputPort", "Wait for what is connected here; its content is not used. Optional.")
+    if task.output.name not in {port.name for port in task.inputs}:
+        yield _port(task.output.name, "OutputPort", f"{task.output.description}.")
+
+
+def _port(name: str, usage: str, description: str) -> dict[str, Any]:
+    return _field(name, "Object", "", description, "ApplicationArgument", usage=usage)
+
+
+def _describe_input(port: Port) -> str:
+    return (
+        f"{port.description}.{' Several may be connected.' if port.many else ''}{'' if port.required else ' Optional.'}"
+    )
 
 
 def _editor_type(annotation: Any) -> tuple[str, tuple[str, ...]]:

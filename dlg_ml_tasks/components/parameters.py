@@ -12,7 +12,8 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from dlg_ml_tasks.tasks import BadInput, Task, TaskParams, describe_validation
+from dlg_ml_tasks.tasks import BadInput, Task
+from dlg_ml_tasks.tasks.parameters import TaskParams
 
 AFTER = "after"
 """Input port of every component that carries nothing and only orders: the task waits for what is connected to it."""
@@ -28,10 +29,10 @@ def read_parameters(task: Task[Any], values: Mapping[str, Any]) -> TaskParams:
     Raises BadInput, in one line, for values that are missing or not valid.
     """
     given = {name: values[name] for name in task.params.model_fields if name in values}
-    try:
-        return task.params.model_validate({name: value for name, value in given.items() if not _is_absent(task, name, value)})
-    except ValidationError as error:
-        raise BadInput(f"parameters of {task.name}: {describe_validation(error)}") from error
+    checked: TaskParams = task.validate(
+        {name: value for name, value in given.items() if not _is_absent(task, name, value)}
+    )
+    return checked
 
 
 def _is_absent(task: Task[Any], name: str, value: object) -> bool:
@@ -45,6 +46,7 @@ def to_graph_value(value: object) -> str | int | float | bool:
     if isinstance(value, str | int | float):
         return value
     return json.dumps(value)
+
 
 def read_force(values: Mapping[str, Any]) -> bool:
     """The value of the `force` parameter; absent means no. Raises BadInput if it is neither true nor false."""

@@ -10,6 +10,7 @@ import multiprocessing
 import multiprocessing.forkserver
 import os
 import signal
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -20,7 +21,14 @@ from typing import Any
 from dlg_ml_tasks.components import child
 from dlg_ml_tasks.tracking import Reference
 
-PRELOAD = ("torch", "lightning", "mlflow", "dlg_ml_tasks.tasks", "dlg_ml_tasks.tracking.runs", "dlg_ml_tasks.components.child")
+PRELOAD = (
+    "torch",
+    "lightning",
+    "mlflow",
+    "dlg_ml_tasks.tasks",
+    "dlg_ml_tasks.tracking.runs",
+    "dlg_ml_tasks.components.child",
+)
 """What the fork server imports before it serves."""
 
 THREAD_LIMITS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
@@ -68,13 +76,27 @@ def stop_all() -> None:
 
 
 def run(
-    request: dict[str, Any], *, on_log: Callable[[str], None], on_traceback: Callable[[str], None], cancelled: Callable[[], bool]
+    request: dict[str, Any],
+    *,
+    on_log: Callable[[str], None],
+    on_traceback: Callable[[str], None],
+    cancelled: Callable[[], bool],
 ) -> Finished:
     """Run the task that `request` (see `child`) describes and wait for it.
 
     `on_log` gets the task's log lines, `on_traceback` the traceback of an error that is a bug; `cancelled` is asked every 0.2 s.
     Raises TaskFailed (one line) if the task failed or its process was killed, TaskStopped once it was cancelled and has ended.
     """
+    with tempfile.TemporaryDirectory(prefix="dlg-ml-", dir=os.environ.get(child.SCRATCH)) as scratch:
+        return _run({**request, "scratch": scratch}, on_log, on_traceback, cancelled)
+
+
+def _run(
+    request: dict[str, Any],
+    on_log: Callable[[str], None],
+    on_traceback: Callable[[str], None],
+    cancelled: Callable[[], bool],
+) -> Finished:
     watched = _Child(request)
     try:
         for message in watched.messages(lambda: cancelled() or _stopping.is_set()):

@@ -1,0 +1,1 @@
+"""Logical graphs of tasks: build, check, change, submit to the engine, and follow."""

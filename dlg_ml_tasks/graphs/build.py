@@ -1,10 +1,10 @@
 """Builds logical graphs in a dozen lines of Python; what it writes opens in the graph editor EAGLE.
 
-    graph = GraphBuilder("nightly", "Load one night and flag it.")
-    raw = graph.task("load_raw", sources="sample:night-A", recipe="rfi")
-    data = graph.task("preprocess", recipe="rfi")
-    graph.link(raw, data, port="raw")
-    graph.write(Path("nightly.graph"))
+graph = GraphBuilder("nightly", "Load one night and flag it.")
+raw = graph.task("load_raw", sources="sample:night-A", recipe="rfi")
+data = graph.task("preprocess", recipe="rfi")
+graph.link(raw, data, port="raw")
+graph.write(Path("nightly.graph"))
 """
 
 from __future__ import annotations
@@ -78,7 +78,9 @@ class GraphBuilder:
             files[node.name].update(x=_COLUMN * (2 * node.column + 1), y=_ROW * row)
         links = [_link(node.document, node.task.output.name, files[node.name], FILE_PORT) for node in self._nodes]
         links += [
-            _link(files[source.name], FILE_PORT, node.document, port) for node in self._nodes for source, port in node.sources
+            _link(files[source.name], FILE_PORT, node.document, port)
+            for node in self._nodes
+            for source, port in node.sources
         ]
         documents = [document for node in self._nodes for document in (node.document, files[node.name])]
         return {
@@ -99,7 +101,9 @@ class GraphBuilder:
 def _set_parameters(node: Node, parameters: Mapping[str, Any]) -> None:
     known = {*node.task.params.model_fields, FORCE}
     if unknown := sorted(set(parameters) - known):
-        raise BadInput(f"node {node.name!r}: {node.task.name} has no parameter {unknown[0]!r}; it has: {', '.join(sorted(known))}")
+        raise BadInput(
+            f"node {node.name!r}: {node.task.name} has no parameter {unknown[0]!r}; it has: {', '.join(sorted(known))}"
+        )
     read_parameters(node.task, parameters)
     read_force(parameters)
     for each in node.document["fields"]:

@@ -257,6 +257,14 @@ def find_finished(fingerprint: str) -> tuple[Run, Reference] | None:
     return None
 
 
+def find_output(run_id: str) -> Reference:
+    """The reference that a finished run left. Raises LookupError if it left none."""
+    tags = reachable_client().get_run(run_id).data.tags
+    if OUTPUT not in tags:
+        raise LookupError(f"run {run_id} is no finished task run")
+    return Reference.model_validate_json(tags[OUTPUT])
+
+
 def find_unfinished(fingerprint: str) -> Iterable[str]:
     """Ids of runs with this fingerprint that did not finish, newest first: their checkpoints may be used."""
     client = reachable_client()

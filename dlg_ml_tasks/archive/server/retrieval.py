@@ -35,7 +35,7 @@ async def retrieve(call: Call) -> Response:
     if call.text("disk_id") not in (None, call.node.disk_id) or call.text("host_id") not in (None, call.node.host_id):
         raise missing(file_id, version)
     start = _start(call.request)
-    stored, reader = await call.node.run(_open, call.node, file_id, version)
+    stored, reader = await call.node.run(_open, call.node, file_id, version, start)
     if start > reader.size:
         reader.close()
         raise Refusal(f"Invalid Range header: the file has {reader.size} bytes, cannot start at byte {start}", 416)
@@ -59,7 +59,6 @@ class _FileResponse(Response):
             self._reader.close()
 
     async def _send_blocks(self, request: Request, send: Send) -> None:
-        await self._node.run(self._reader.seek, self._start)
         remaining = self._reader.size - self._start
         while remaining > 0 and not await request.is_disconnected():
             block = await self._node.run(self._reader.read)
@@ -78,14 +77,14 @@ class _FileResponse(Response):
         self.raw_headers = [(name.lower().encode(), value.encode()) for name, value in (headers or {}).items()]
 
 
-def _open(node: Node, file_id: str, version: int | None) -> tuple[StoredFile, ObjectReader]:
+def _open(node: Node, file_id: str, version: int | None, start: int) -> tuple[StoredFile, ObjectReader]:
     tried = ""
     while True:
         stored = node.catalogue.find(file_id, version)
         if stored is None or stored.object == tried:
             raise missing(file_id, version)
         try:
-            return stored, ObjectReader(node.vault.path(stored.object))
+            return stored, ObjectReader(node.vault.path(stored.object), start)
         except FileNotFoundError:
             # Replaced or discarded since the row was read, or lost: the row tells which.
             tried = stored.object

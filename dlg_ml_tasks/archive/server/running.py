@@ -54,8 +54,8 @@ def serve(root: Path, host: str = "127.0.0.1", port: int = DEFAULT_PORT, limits:
     """
     with _running(root, host, port, limits or Limits()) as (server, listening):
         address = listening.getsockname()
-        logger.info("NGAS server ready at http://%s (root %s)", _authority(address[0], address[1]), root)
         with _stopped_by_signals(server):
+            logger.info("NGAS server ready at http://%s (root %s)", _authority(address[0], address[1]), root)
             server.run(sockets=[listening])
     logger.info("NGAS server stopped")
 

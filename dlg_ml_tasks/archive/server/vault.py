@@ -123,11 +123,12 @@ class Vault:
 
 
 class ObjectReader:
-    """An open object, read in blocks."""
+    """An open object, read in blocks from byte `start`. `size` is that of the whole."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, start: int = 0) -> None:
         """Open the object. Raises FileNotFoundError."""
         self._file = path.open("rb", buffering=0)
+        self._file.seek(start)
         self.size = os.fstat(self._file.fileno()).st_size
 
     def __enter__(self) -> ObjectReader:
@@ -137,10 +138,6 @@ class ObjectReader:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
-
-    def seek(self, offset: int) -> None:
-        """Go to a byte."""
-        self._file.seek(offset)
 
     def read(self) -> bytes:
         """The next block, empty at the end."""

@@ -60,7 +60,7 @@ class Digits(Recipe):
 
         try:
             with np.load(raw, allow_pickle=False) as file:
-                images, labels = file["images"], file["labels"] if "labels" in file else None
+                images, labels = file["images"], file.get("labels")
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
             raise BadInput(f"{raw.name} is no readable archive of digits: {error}") from error
         if images.ndim != 3 or images.shape[1:] != (8, 8):

@@ -2,38 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import lightning as L
 import numpy as np
 import torch
 from torch import nn
-from torch.utils.data import DataLoader, Sampler, TensorDataset
+from torch.utils.data import DataLoader, TensorDataset
 
+from dlg_ml_tasks.recipes.batches import SeededBatches
 from dlg_ml_tasks.tasks import Plan
-
-
-class SeededBatches(Sampler[list[int]]):
-    """Batches of indices drawn without replacement from (seed, epoch) alone, so that a resumed training sees the same ones."""
-
-    def __init__(self, size: int, plan: Plan) -> None:
-        self._size = size
-        self._plan = plan
-        self._epoch = 0
-
-    def set_epoch(self, epoch: int) -> None:
-        """Called by Lightning before each epoch."""
-        self._epoch = epoch
-
-    def __len__(self) -> int:
-        return self._plan.steps_per_epoch
-
-    def __iter__(self) -> Iterator[list[int]]:
-        rng = np.random.default_rng([self._plan.seed, self._epoch])
-        order = rng.permutation(self._size)
-        for step in range(self._plan.steps_per_epoch):
-            start = step * self._plan.batch_size
-            yield [int(order[i % self._size]) for i in range(start, start + self._plan.batch_size)]
 
 
 class DigitsData(L.LightningDataModule):  # type: ignore[misc]

@@ -1,4 +1,4 @@
-"""Radio-frequency-interference flagging: find the samples of a HERA observation that come from transmitters and not from the sky."""
+"""Radio-frequency-interference flagging: which samples of a HERA observation come from transmitters, not from the sky."""
 
 from dlg_ml_tasks.recipes.rfi.recipe import Rfi
 

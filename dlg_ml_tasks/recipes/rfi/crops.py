@@ -32,6 +32,8 @@ class Crops(Dataset[tuple[Tensor, Tensor]]):
     def __init__(self, observations: Sequence[Waterfalls]) -> None:
         self.whitened: list[npt.NDArray[np.float16]] = []
         self.truth: list[npt.NDArray[np.bool_]] = []
+        if not observations:
+            raise BadInput("no observation to train on; give at least one with truth that is not held back")
         for observation in observations:
             if observation.truth is None:
                 raise BadInput(f"{observation.name}: has no truth to train on; give simulated or labelled observations")
@@ -39,9 +41,13 @@ class Crops(Dataset[tuple[Tensor, Tensor]]):
             self.truth += list(observation.truth.contaminated)
         times, channels = np.min([truth.shape for truth in self.truth], axis=0)
         # Whole multiples of the network's reduction, inside the unpadded part.
-        self.size = tuple(min(int(n), most) // MULTIPLE * MULTIPLE for n, most in zip((times, channels), CROP, strict=True))
+        self.size = tuple(
+            min(int(n), most) // MULTIPLE * MULTIPLE for n, most in zip((times, channels), CROP, strict=True)
+        )
         if 0 in self.size:
-            raise BadInput(f"observations of {times} times x {channels} channels are too small; at least 8 x 8 samples are needed")
+            raise BadInput(
+                f"observations of {times} times x {channels} channels are too small; at least 8 x 8 samples are needed"
+            )
 
     def __len__(self) -> int:
         return len(self.truth)

@@ -15,7 +15,8 @@ _RAYLEIGH_MEDIAN = 1.1774100225154747  # sqrt(2 ln 2): median of |z| when each c
 
 def has_data(visibilities: Complex) -> Mask:
     """Where there is a measurement: HERA's pipeline leaves zeros where it dropped one, and NaN means the same elsewhere."""
-    return np.isfinite(visibilities) & (visibilities != 0)
+    valid: Mask = np.isfinite(visibilities) & (visibilities != 0)
+    return valid
 
 
 def noise_sigma(visibilities: Complex, valid: Mask) -> npt.NDArray[np.float32]:
@@ -34,18 +35,21 @@ def noise_sigma(visibilities: Complex, valid: Mask) -> npt.NDArray[np.float32]:
     if not known.any():
         raise ValueError("no channel with noise in it")
     channels = np.arange(sigma.size)
-    filled = np.interp(channels, channels[known], sigma[known])
-    return median_filter(filled, size=min(SIGMA_WINDOW, filled.size), mode="nearest").astype(np.float32)
+    filled = np.interp(channels, channels[known], sigma[known]).astype(np.float32)
+    smooth: npt.NDArray[np.float32] = median_filter(filled, size=min(SIGMA_WINDOW, filled.size), mode="nearest")
+    return smooth
 
 
 def masked_median(values: npt.NDArray[np.float32], valid: Mask) -> npt.NDArray[np.float32]:
     """Median over the first axis of the valid values, the lower one of two middles; 0 where none is valid."""
     count = valid.sum(axis=0)
-    if values.shape[0] and count.min() == values.shape[0]:
-        return np.partition(values, (values.shape[0] - 1) // 2, axis=0)[(values.shape[0] - 1) // 2]
+    if valid.all():
+        middle_row = (len(values) - 1) // 2
+        middle: npt.NDArray[np.float32] = np.partition(values, middle_row, axis=0)[middle_row]
+        return middle
     ordered = np.sort(np.where(valid, values, np.inf), axis=0)
     middle = np.take_along_axis(ordered, np.maximum((count - 1) // 2, 0)[None], axis=0)[0]
-    return np.where(count > 0, middle, 0).astype(values.dtype)
+    return np.where(count > 0, middle, 0).astype(np.float32)
 
 
 def whiten(visibilities: Complex, valid: Mask, sigma: npt.NDArray[np.float32]) -> npt.NDArray[np.float16]:

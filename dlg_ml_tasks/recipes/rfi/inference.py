@@ -31,11 +31,15 @@ class Flagging:
 
 def flag(predict: Predict, observation: Waterfalls, settings: RfiSettings) -> Flagging:
     """Flag samples whose probability reaches the threshold, and samples without a measurement."""
-    probability = probabilities(predict, observation.whitened, settings)[:, : observation.times.size, : observation.frequencies.size]
+    probability = probabilities(predict, observation.whitened, settings)[
+        :, : observation.times.size, : observation.frequencies.size
+    ]
     return Flagging(probability, (probability >= settings.threshold) | ~observation.valid)
 
 
-def probabilities(predict: Predict, whitened: npt.NDArray[np.float16], settings: RfiSettings) -> npt.NDArray[np.float32]:
+def probabilities(
+    predict: Predict, whitened: npt.NDArray[np.float16], settings: RfiSettings
+) -> npt.NDArray[np.float32]:
     """Probability of interference: (B, 2, P, Q) whitened visibilities to float32 (B, P', Q'), P' and Q' whole windows."""
     padded = pad_edges(whitened, WINDOW)
     waterfalls, _, times, channels = padded.shape
@@ -47,7 +51,8 @@ def probabilities(predict: Predict, whitened: npt.NDArray[np.float16], settings:
             logits = predict(torch.from_numpy(windows[first : first + settings.batch]))
             found.append(torch.sigmoid(logits.float()).numpy())
     whole = np.concatenate(found).reshape(waterfalls, grid[2], grid[4], *WINDOW)
-    return whole.transpose(0, 1, 3, 2, 4).reshape(waterfalls, times, channels)
+    probability: npt.NDArray[np.float32] = whole.transpose(0, 1, 3, 2, 4).reshape(waterfalls, times, channels)
+    return probability
 
 
 def infer(predict: Predict, item: Item, out: Path | None, settings: RfiSettings) -> Counts:

@@ -1,4 +1,4 @@
-"""Simulated interference in units of the noise: hera_sim's transmitters, impulses, scatter and television, and bursts of our own."""
+"""Simulated interference in units of the noise: hera_sim's transmitters, impulses, scatter, television, and bursts."""
 
 from __future__ import annotations
 
@@ -9,7 +9,14 @@ import numpy.typing as npt
 
 from dlg_ml_tasks.recipes.rfi.settings import KINDS, TRUTH_INR
 
-STATION_BANDS_GHZ = ((0.1003, 0.108), (0.137, 0.1375), (0.1455, 0.1461), (0.1495, 0.1503), (0.174, 0.1925), (0.101, 0.1997))
+STATION_BANDS_GHZ = (
+    (0.1003, 0.108),
+    (0.137, 0.1375),
+    (0.1455, 0.1461),
+    (0.1495, 0.1503),
+    (0.174, 0.1925),
+    (0.101, 0.1997),
+)
 """FM radio, ORBCOMM, the ISS, a 150 MHz carrier, television carriers, anywhere.
 
 Below 199.8 MHz: hera_sim's RfiStation raises IndexError for a transmitter in the last channel.
@@ -24,11 +31,11 @@ class Interference:
     """How much of each kind there is in one waterfall (64 times), and how strong."""
 
     inr_decades: tuple[float, float]
-    stations: tuple[int, int] = (3, 14)
-    impulse_chance: float = 0.014
+    stations: tuple[int, int] = (6, 22)
+    impulse_chance: float = 0.018
     scatter_chance: float = 0.0008
     television_chance: float = 0.0
-    bursts: tuple[int, int] = (0, 3)
+    bursts: tuple[int, int] = (0, 5)
 
 
 def draw_interference(
@@ -45,7 +52,8 @@ def draw_interference(
     kinds = np.zeros((lsts.size, ghz.size), np.uint8)
     for bit, kind in enumerate(KINDS):
         kinds |= (np.abs(parts[kind]) > TRUTH_INR).astype(np.uint8) << bit
-    return sum(parts.values(), np.zeros(kinds.shape, complex)), kinds
+    total: npt.NDArray[np.complex128] = np.sum(list(parts.values()), axis=0)
+    return total, kinds
 
 
 def _inr(model: Interference, rng: np.random.Generator) -> float:
@@ -81,7 +89,8 @@ def _impulses(
 
     # Two calls, because all impulses of one call are equally strong.
     calls = [Impulse(model.impulse_chance / 2, _inr(model, rng), rng=rng) for _ in range(2)]
-    return calls[0](lsts, ghz) + calls[1](lsts, ghz)
+    impulses: npt.NDArray[np.complex128] = calls[0](lsts, ghz) + calls[1](lsts, ghz)
+    return impulses
 
 
 def _scatter(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F  # noqa: N812
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 
@@ -20,9 +20,11 @@ class Convolution(nn.Module):
         if self.training:
             return torch.relu_(self.norm(self.conv(x)))
         # In inference the normalisation is a constant factor per channel: folded into the kernel, it costs no pass over the data.
-        scale = self.norm.weight * torch.rsqrt(self.norm.running_var + self.norm.eps)
+        mean, variance = self.norm.running_mean, self.norm.running_var
+        assert mean is not None and variance is not None  # noqa: S101 - absent only with track_running_stats=False
+        scale = self.norm.weight * torch.rsqrt(variance + self.norm.eps)
         kernel = self.conv.weight * scale[:, None, None, None]
-        return torch.relu_(F.conv2d(x, kernel, self.norm.bias - self.norm.running_mean * scale, padding=1))
+        return torch.relu_(F.conv2d(x, kernel, self.norm.bias - mean * scale, padding=1))
 
 
 def _pair(channels_in: int, channels_out: int) -> nn.Sequential:
@@ -65,4 +67,5 @@ class UNet(nn.Module):
         for reduce, pair in zip(self.reduce, self.up, strict=True):
             x = F.interpolate(reduce(x), scale_factor=2.0, mode="nearest")
             x = pair(torch.cat([skips.pop(), x], dim=1))
-        return self.head(x)[:, 0].float()
+        logits: Tensor = self.head(x)[:, 0]
+        return logits.float()

@@ -36,8 +36,8 @@ class Baseline:
 class Observation:
     """Cross-correlations of one file. B waterfalls of T times x F channels.
 
-    `visibilities` complex64 (B, T, F) in the file's units; `flags` bool (B, T, F), the file's own; `times` float64 (T,) Julian dates;
-    `frequencies` float64 (F,) in Hz.
+    `visibilities` complex64 (B, T, F) in the file's units; `flags` bool (B, T, F), the file's own;
+    `times` float64 (T,) Julian dates; `frequencies` float64 (F,) in Hz.
     """
 
     baselines: tuple[Baseline, ...]

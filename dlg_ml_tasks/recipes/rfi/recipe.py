@@ -68,7 +68,9 @@ class Rfi(Recipe):
         if held_back:
             raise BadInput(f"held-back observations are for scoring only, not for training: {', '.join(held_back)}")
         return RfiData(
-            [shards.read_shard(item.folder) for item in items], [shards.read_shard(item.folder) for item in replay], plan
+            [shards.read_shard(item.folder) for item in items],
+            [shards.read_shard(item.folder) for item in replay],
+            plan,
         )
 
     def module(self, plan: Plan) -> RfiModule:

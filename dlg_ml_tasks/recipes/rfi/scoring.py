@@ -85,7 +85,9 @@ def metrics(counts: Counts) -> dict[str, float]:
         }
         ratios |= {f"recall_{kind}": (float(counts[f"{kind}_found"]), float(counts[f"{kind}_total"])) for kind in KINDS}
         found, of = np.asarray(counts["inr_found"]), np.asarray(counts["inr_total"])
-        ratios |= {f"recall_inr_{edge:g}": (float(f), float(n)) for edge, f, n in zip(INR_EDGES, found, of, strict=True)}
+        ratios |= {
+            f"recall_inr_{edge:g}": (float(f), float(n)) for edge, f, n in zip(INR_EDGES, found, of, strict=True)
+        }
     if "pipeline_samples" in counts:
         both, only, not_ = (float(counts[f"pipeline_{key}"]) for key in ("both", "only", "not"))
         ratios |= {

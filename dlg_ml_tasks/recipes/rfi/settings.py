@@ -31,5 +31,6 @@ class RfiSettings(RecipeSettings):
     pictures: int = Field(3, ge=0, description="Waterfalls drawn per observation.")
     batch: int = Field(1, ge=1, description="Windows of 64 x 1024 samples given to the network at once.")
     precision: Literal["auto", "float32", "bfloat16"] = Field(
-        "auto", description="Arithmetic of the convolutions; auto takes bfloat16 where the processor has instructions for it."
+        "auto",
+        description="Arithmetic of the convolutions; auto takes bfloat16 where the processor has instructions for it.",
     )

@@ -23,7 +23,7 @@ TIMES, CHANNELS = 64, 1024
 INTEGRATION_SECONDS = 10.7
 FREQUENCIES: Final = 100e6 + np.arange(CHANNELS) * 100e6 / CHANNELS
 SKY_SCALE = (1.0, 20.0)
-"""Range of |V| / sigma, drawn log-uniformly per waterfall: from short uncalibrated baselines (2.4) to calibrated 14.6 m ones (14)."""
+"""Range of |V| / sigma, drawn log-uniformly per waterfall: real uncalibrated baselines have 2.4, calibrated 14.6 m ones 14."""
 
 SKY_STEP = 4
 """The sky is simulated at every fourth integration (43 s) and interpolated: on baselines this short it turns once in 20 minutes."""
@@ -36,7 +36,7 @@ BASELINES: Final[dict[Role, tuple[tuple[int, int], ...]]] = {
     "train": ((53, 54), (53, 55), (38, 53), (65, 67), (39, 53), (82, 85)),
     "heldback": ((51, 52), (66, 68), (36, 51), (83, 84), (26, 39), (67, 70)),
 }
-"""Antenna pairs 14.6 to 44 m apart. Held-back observations come from other pairs, another sky and other hours than training ones."""
+"""Antenna pairs 14.6 to 44 m apart. Held-back observations come from other pairs, skies and hours than training ones."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ NIGHTS: Final = {
         bandpass_interpolator="interp1d",
         receiver_kelvin=250.0,
         reflection=0.03,
-        interference=Interference(inr_decades=(-0.2, 2.2), television_chance=0.15, bursts=(2, 6)),
+        interference=Interference(inr_decades=(-0.2, 2.2), television_chance=0.15, bursts=(3, 9)),
         train_files=4,
         held_back_files=5,
     ),
@@ -91,12 +91,12 @@ def simulate_night(
     try:
         import hera_sim  # noqa: F401
     except ImportError as error:
-        raise BadInput("simulating needs hera_sim; install the extra: pip install 'dlg-ml-tasks[rfi]'") from error
+        raise BadInput("simulating needs hera_sim: pip install 'dlg-ml-tasks[rfi]'") from error
     counts: dict[Role, int] = {
         "train": night.train_files if train_files is None else train_files,
         "heldback": night.held_back_files if held_back_files is None else held_back_files,
     }
-    return [path for role, count in counts.items() for path in _simulate_role(night, role, count, out, seed)]
+    return [path for role, count in counts.items() if count for path in _simulate_role(night, role, count, out, seed)]
 
 
 def copy_real_observation(out: Path) -> Path:
@@ -104,7 +104,9 @@ def copy_real_observation(out: Path) -> Path:
     try:
         package = files("hera_cal")
     except ModuleNotFoundError as error:
-        raise BadInput("the real observation comes with hera-calibration; install the extra: pip install 'dlg-ml-tasks[rfi]'") from error
+        raise BadInput(
+            "the real observation comes with hera-calibration; install the extra: pip install 'dlg-ml-tasks[rfi]'"
+        ) from error
     target = out / REAL_OBSERVATION
     with as_file(package.joinpath("data/test_input", REAL_OBSERVATION)) as source:
         if not source.exists():
@@ -119,9 +121,8 @@ def _simulate_role(night: Night, role: Role, count: int, out: Path, seed: int) -
     pairs = BASELINES[role]
     baselines = tuple(Baseline(a, b, "xx") for a, b in pairs)
     stream = [seed, ord(night.letter), 0 if role == "train" else 1]
-    sky = Sky(night, _vectors_ns(telescope, pairs), np.random.default_rng([*stream, 0])) if count else None
+    sky = Sky(night, _vectors_ns(telescope, pairs), np.random.default_rng([*stream, 0]))
     for number in range(count):
-        assert sky is not None
         # Held-back observations lie between the training ones of the night, half an hour apart from each other.
         start = night.start_jd + (number * 30 + (15 if role == "heldback" else 0)) / (24 * 60)
         times = start + np.arange(TIMES) * INTEGRATION_SECONDS / 86400
@@ -130,7 +131,13 @@ def _simulate_role(night: Night, role: Role, count: int, out: Path, seed: int) -
         path = out / f"zen.{night.letter}.{role}.{number:02d}.uvh5"
         write_truth(truth_path(path), truth, [str(b) for b in baselines])
         write_observation(
-            path, telescope, baselines, visibilities, times, FREQUENCIES, f"Simulated with hera_sim: night {night.letter}, seed {seed}."
+            path,
+            telescope,
+            baselines,
+            visibilities,
+            times,
+            FREQUENCIES,
+            f"Simulated with hera_sim: night {night.letter}, seed {seed}.",
         )
         yield path
 
@@ -154,7 +161,7 @@ class Sky:
         self.beam = interpolators.Beam("HERA_H1C_BEAM_POLY.npy", interpolator="poly1d")
         self.bandpass = interpolators.Bandpass(night.bandpass, interpolator=night.bandpass_interpolator)
         steps = round(86164.1 / (INTEGRATION_SECONDS * SKY_STEP))
-        # hera_sim puts point sources outside the given times at their ends, so a whole day is simulated and observations cut from it.
+        # hera_sim piles point sources outside the given times on their ends: simulate a whole day, then cut.
         self.lsts = np.arange(steps) * 2 * np.pi / steps
         self.days = [self._day(vector, rng) for vector in vectors_ns]
 
@@ -170,7 +177,9 @@ class Sky:
 
         diffuse = DiffuseForeground(Tsky_mdl=self.temperature, omega_p=self.beam, rng=rng)
         points = PointSourceForeground(nsrcs=1000, rng=rng)
-        day: npt.NDArray[np.complex128] = diffuse(self.lsts, self.ghz, vector_ns) + points(self.lsts, self.ghz, vector_ns)
+        day: npt.NDArray[np.complex128] = diffuse(self.lsts, self.ghz, vector_ns) + points(
+            self.lsts, self.ghz, vector_ns
+        )
         return day.astype(np.complex64)
 
     def _waterfall(
@@ -230,6 +239,7 @@ class Sky:
 
 
 def _sidereal_times(times: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """Local sidereal times at HERA in radians, unwrapped, from Julian dates (mean; to the second, which the sky does not notice)."""
+    """Local mean sidereal times at HERA in radians, unwrapped, from Julian dates."""
     turns = 0.7790572732640 + 1.00273781191135448 * (times - 2451545.0) + HERA_LONGITUDE / 360
-    return 2 * np.pi * (turns - np.floor(turns[0]))
+    lsts: npt.NDArray[np.float64] = 2 * np.pi * (turns - np.floor(turns[0]))
+    return lsts

@@ -6,9 +6,9 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-import lightning as L  # noqa: N812
+import lightning as L
 import torch
-import torch.nn.functional as F  # noqa: N812
+import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.data import DataLoader
 
@@ -30,7 +30,7 @@ class RfiModule(L.LightningModule):  # type: ignore[misc]
         self.precision = precision
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(plan.seed)
-            self.network = UNet().to(memory_format=torch.channels_last)
+            self.network = UNet()
 
     def training_step(self, batch: tuple[Tensor, Tensor], _batch_number: int) -> Tensor:
         """Mean loss of a batch of crops."""

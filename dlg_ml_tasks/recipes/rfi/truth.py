@@ -17,7 +17,7 @@ from dlg_ml_tasks.tasks.errors import BadInput
 
 @dataclass(frozen=True)
 class Truth:
-    """`inr` float16 (B, T, F): |interference| / noise sigma; `kinds` uint8 (B, T, F): bit i is set where kind i exceeds TRUTH_INR."""
+    """`inr` float16 (B, T, F): |interference| / noise sigma; `kinds` uint8 (B, T, F): bit i where kind i exceeds TRUTH_INR."""
 
     inr: npt.NDArray[np.float16]
     kinds: npt.NDArray[np.uint8]
@@ -47,4 +47,6 @@ def read_truth(path: Path, baselines: list[str]) -> Truth:
             order = [rows[name] for name in baselines]
             return Truth(archive["inr"][order], archive["kinds"][order])
     except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
-        raise BadInput(f"{path.name}: not the truth of its observation ({error}); simulate both anew or remove it") from error
+        raise BadInput(
+            f"{path.name}: not the truth of its observation ({error}); simulate both anew or remove it"
+        ) from error

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,9 @@ def open_uvh5(path: Path) -> Any:
         return UVData.from_file(path, file_type="uvh5", check_autos=False, fix_autos=False)
     except (OSError, KeyError, ValueError, TypeError, AttributeError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise BadInput(f"{path.name}: not a readable UVH5 observation ({reason}); check the file, or leave it out") from error
+        raise BadInput(
+            f"{path.name}: not a readable UVH5 observation ({reason}); check the file, or leave it out"
+        ) from error
 
 
 def read_observation(path: Path) -> Observation:
@@ -36,7 +39,9 @@ def read_observation(path: Path) -> Observation:
     uvdata = open_uvh5(path)
     baselines = cross_baselines(uvdata)
     if not baselines:
-        raise BadInput(f"{path.name}: holds no cross-correlation; auto-correlations alone cannot be flagged by this recipe")
+        raise BadInput(
+            f"{path.name}: holds no cross-correlation; auto-correlations alone cannot be flagged by this recipe"
+        )
     keys = [(b.antenna1, b.antenna2, b.polarisation) for b in baselines]
     visibilities = [uvdata.get_data(key) for key in keys]
     if len({len(v) for v in visibilities}) > 1 or len(visibilities[0]) != uvdata.Ntimes:
@@ -58,14 +63,21 @@ def cross_baselines(uvdata: Any) -> list[Baseline]:
         Baseline(int(a), int(b), str(polarisation))
         for a, b in uvdata.get_antpairs()
         if a != b
-        for polarisation in uvdata.get_pols()
+        for polarisation in _polarisations(uvdata)
     ]
+
+
+def _polarisations(uvdata: Any) -> list[str]:
+    """Names by feed (xx), which HERA's file names use; get_pols says ee where the feeds' orientation is known."""
+    from pyuvdata.utils import polnum2str
+
+    return [str(name) for name in polnum2str(uvdata.polarization_array)]
 
 
 def write_flagged_copy(raw: Path, out: Path, flags: Mapping[str, Mask], note: str) -> None:
     """Write a copy of `raw` whose flags of the named waterfalls (bool (T, F) each) are replaced; `note` goes into its history."""
     uvdata = open_uvh5(raw)
-    polarisations = list(uvdata.get_pols())
+    polarisations = _polarisations(uvdata)
     for name, mask in flags.items():
         baseline = Baseline.parse(name)
         rows = uvdata.antpair2ind(baseline.antenna1, baseline.antenna2)
@@ -96,7 +108,8 @@ def hera_telescope() -> Any:
         instrument="HERA",
         mount_type="fixed",
         x_orientation="east",
-        antenna_diameters=14.0,
+        antenna_diameters=np.full(len(rows), 14.0),
+        feeds=["x", "y"],
         update_from_known=False,
     )
 
@@ -114,22 +127,33 @@ def write_observation(
     from pyuvdata import UVData
 
     shape = (visibilities.shape[0] * visibilities.shape[1], visibilities.shape[2], 1)
-    uvdata = UVData.new(
-        freq_array=frequencies,
-        polarization_array=[baselines[0].polarisation],
-        antpairs=[(b.antenna1, b.antenna2) for b in baselines],
-        times=times,
-        telescope=telescope,
-        do_blt_outer=True,
-        time_axis_faster_than_bls=True,
-        integration_time=float(np.median(np.diff(times)) * 86400),
-        channel_width=float(np.median(np.diff(frequencies))),
-        data_array=visibilities.reshape(shape),
-        flag_array=np.zeros(shape, bool),
-        nsample_array=np.ones(shape, np.float32),
-        vis_units="uncalib",
-        history=history,
-        update_telescope_from_known=False,
-    )
-    with replacing(path) as temporary:
+    with _bundled_earth_orientation():
+        uvdata = UVData.new(
+            freq_array=frequencies,
+            polarization_array=[baselines[0].polarisation],
+            # One pair and time per row: given unique pairs, UVData.new would sort them and not the data.
+            antpairs=np.repeat([(b.antenna1, b.antenna2) for b in baselines], times.size, axis=0),
+            times=np.tile(times, len(baselines)),
+            telescope=telescope,
+            do_blt_outer=False,
+            integration_time=float(np.median(np.diff(times)) * 86400),
+            channel_width=float(np.median(np.diff(frequencies))),
+            data_array=visibilities.reshape(shape),
+            flag_array=np.zeros(shape, bool),
+            nsample_array=np.ones(shape, np.float32),
+            vis_units="uncalib",
+            update_telescope_from_known=False,
+        )
+    # UVData.new writes the time of day into the history, which would make equal observations differ.
+    uvdata.history = history
+    with replacing(path) as temporary, _bundled_earth_orientation():
         uvdata.write_uvh5(temporary, clobber=True)
+
+
+@contextmanager
+def _bundled_earth_orientation() -> Iterator[None]:
+    """Keep astropy from fetching newer tables of the Earth's rotation: sidereal times would depend on the day of the simulation."""
+    from astropy.utils.iers import conf
+
+    with conf.set_temp("auto_download", False):
+        yield

@@ -1,0 +1,53 @@
+"""Changes parameters of a graph from the command line, without touching its file: ``--set node.parameter=value``."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable
+from typing import Any
+
+from dlg_ml_tasks.components.palette import task_of
+from dlg_ml_tasks.graphs.document import parameters_of, value_of
+from dlg_ml_tasks.tasks import BadInput
+
+
+def override(graph: dict[str, Any], settings: Iterable[str]) -> dict[str, Any]:
+    """A copy of the graph with parameters set.
+
+    Each setting is ``NODE.PARAMETER=VALUE`` (NODE: a node's name, or a task's name for all its nodes) or ``PARAMETER=VALUE`` for all
+    nodes that have the parameter. Later settings win. Values are checked by `check`, not here.
+    Raises BadInput for a setting of another form, or for names that do not exist, listing those that do.
+    """
+    changed = copy.deepcopy(graph)
+    for setting in settings:
+        target, equals, value = setting.partition("=")
+        node_name, _, parameter = target.strip().rpartition(".")
+        if not equals or not parameter:
+            raise BadInput(f"{setting!r} is no setting; write node.parameter=value or parameter=value")
+        nodes = _find_nodes(changed, node_name)
+        fields = [parameters_of(node)[parameter] for node in nodes if parameter in parameters_of(node)]
+        if not fields:
+            names = sorted({name for node in nodes for name in parameters_of(node)})
+            where = f"node {node_name!r}" if node_name else "no node of the graph"
+            raise BadInput(
+                f"{where} has {'no' if node_name else 'a'} parameter {parameter!r}; there are: {', '.join(names)}"
+            )
+        for field in fields:
+            field["value"] = value
+    return changed
+
+
+def _find_nodes(graph: dict[str, Any], name: str) -> list[dict[str, Any]]:
+    nodes: list[dict[str, Any]] = graph["nodeDataArray"]
+    if not name:
+        return [node for node in nodes if node.get("categoryType") != "Data"]
+    found = [node for node in nodes if node.get("name") == name] or [node for node in nodes if _task_name(node) == name]
+    if not found:
+        names = sorted({str(node.get("name")) for node in nodes if node.get("categoryType") != "Data"})
+        raise BadInput(f"the graph has no node {name!r}; there are: {', '.join(names)}")
+    return found
+
+
+def _task_name(node: dict[str, Any]) -> str | None:
+    task = task_of(value_of(node, "dropclass"))
+    return task.name if task else None

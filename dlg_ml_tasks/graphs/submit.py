@@ -1,0 +1,61 @@
+"""Translates a logical graph into drops and deploys them as a session of the engine."""
+
+from __future__ import annotations
+
+import copy
+import re
+from datetime import datetime, timezone
+from typing import Any
+
+from dlg_ml_tasks.graphs.check import check
+from dlg_ml_tasks.graphs.errors import EngineRefused
+from dlg_ml_tasks.graphs.island import Island
+from dlg_ml_tasks.tasks import BadInput
+
+
+def new_session_id(graph: dict[str, Any]) -> str:
+    """A session's name: the graph's, and the time (UTC), since the engine accepts a name only once."""
+    stem = str(graph.get("modelData", {}).get("filePath", "")).rpartition("/")[2].removesuffix(".graph")
+    name = re.sub(r"[^A-Za-z0-9_-]+", "-", stem).strip("-") or "graph"
+    return f"{name}-{datetime.now(timezone.utc):%Y%m%dT%H%M%S%f}"
+
+
+def translate(graph: dict[str, Any], session: str, nodes: list[str]) -> list[dict[str, Any]]:
+    """The drops of a logical graph, placed on the nodes (`Island.nodes`). Raises BadInput if the translator does not take it."""
+    if not nodes:
+        raise BadInput("there is no node manager to place the graph on; start one with 'dlg-ml up'")
+    from dlg.dropmake import pg_generator  # half a second of imports, only for those who submit
+    from dlg.dropmake.dm_utils import GraphException
+
+    try:
+        # The translator changes what it is given. The session's name goes into the drops' ids; the default has colons in it.
+        template = pg_generator.unroll(copy.deepcopy(graph), oid_prefix=session)
+        template = pg_generator.partition(template, algo="metis", num_partitions=len(nodes), num_islands=1)
+        drops = pg_generator.resource_map(template, [nodes[0], *nodes], num_islands=1, co_host_dim=True)
+    except (GraphException, KeyError, ValueError, TypeError) as error:
+        raise BadInput(f"the translator cannot unroll the graph: {type(error).__name__}: {error}") from error
+    for drop in drops:
+        # Left in, the empty reproducibility data stops the engine's events, and the session hangs.
+        drop.pop("reprodata", None)
+    return [drop for drop in drops if drop]
+
+
+def submit(graph: dict[str, Any], island: Island, *, session: str | None = None) -> str:
+    """Check, translate and deploy a logical graph; returns the session's name.
+
+    Raises BadInput, naming each problem, for a graph that could not run; EngineUnreachable or EngineRefused for the engine's part.
+    """
+    if problems := check(graph):
+        raise BadInput("the graph cannot run: " + "; ".join(map(str, problems)))
+    from dlg import droputils
+
+    session = session or new_session_id(graph)
+    drops = translate(graph, session, island.nodes())
+    island.create_session(session)
+    try:
+        island.append_graph(session, drops)
+        island.deploy(session, sorted(droputils.get_roots(drops)))
+    except EngineRefused:
+        island.destroy(session)
+        raise
+    return session
