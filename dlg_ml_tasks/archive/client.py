@@ -9,7 +9,7 @@ import re
 import threading
 import uuid
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from enum import Enum
 from pathlib import Path
@@ -85,7 +85,7 @@ class NgasClient:
         file_id: str,
         filename: str,
         *,
-        known: FileStatus | None | Literal[_Unknown.ASK] = ASK,
+        known: FileStatus | Literal[_Unknown.ASK] | None = ASK,
     ) -> FileStatus:
         """Stores `source` under `file_id` and returns what the server holds, verified by size and CRC-32.
 
@@ -117,10 +117,7 @@ class NgasClient:
 
     def status(self, file_id: str) -> FileStatus:
         """The latest version of a file; raises FileNotInArchive."""
-        for attempt in self._connection.attempts():
-            with attempt:
-                return self._status(file_id)
-        raise AssertionError("unreachable: attempts end with a return or an exception")
+        return self._connection.patiently(self._status, file_id)
 
     def server_status(self) -> StatusDocument:
         """The server's own state, for health checks."""
@@ -132,9 +129,7 @@ class NgasClient:
         `%` and `_` are wildcards and cannot be escaped, and some databases ignore case: filter the result.
         The cost grows with the number of files in the whole archive; use `status` for a single file.
         """
-        for attempt in self._connection.attempts():
-            with attempt:
-                rows = self._connection.query("files_like", like=like)
+        rows = self._connection.patiently(self._connection.query, "files_like", like=like)
         try:
             return [file_from_row(row) for row in rows]
         except MalformedReply as error:
@@ -159,21 +154,21 @@ class NgasClient:
 
     def copy_to(self, status: FileStatus, sink: IO[bytes]) -> None:
         """Writes the whole content of a file to `sink`, verified by size and CRC-32 once all is written."""
-        received, checksum = 0, 0
-        while received < status.size:
-            for block in self._blocks(status, received):
-                sink.write(block)
-                received += len(block)
-                checksum = zlib.crc32(block, checksum)
+        checksum = 0
+
+        def write(block: bytes) -> None:
+            nonlocal checksum
+            sink.write(block)
+            checksum = zlib.crc32(block, checksum)
+
+        self._transfer(status, 0, status.size, write)
         self.verify(status, checksum)
 
     def read(self, status: FileStatus, start: int = 0, end: int | None = None) -> bytes:
         """Bytes `start` to `end` (exclusive; default the end of the file). Verified if that is the whole file."""
         end = status.size if end is None else min(end, status.size)
         body = bytearray()
-        while start + len(body) < end:
-            for block in self._blocks(status, start + len(body), end):
-                body += block
+        self._transfer(status, start, end, body.extend)
         if start == 0 and end == status.size:
             self.verify(status, zlib.crc32(body))
         return bytes(body)
@@ -221,19 +216,20 @@ class NgasClient:
 
     def _send(self, upload: _Upload) -> FileStatus:
         try:
-            for attempt in self._connection.attempts():
-                with attempt:
-                    if attempt.retry_state.attempt_number > 1:
-                        # Perhaps only the reply was lost; sending again would then make a second version.
-                        with suppress(FileNotInArchive):
-                            held = self._status(upload.file_id)
-                            if upload.is_held_as(held):
-                                return held
-                    return self._push(upload)
+            return self._connection.patiently(self._push_once, upload)
         except ArchiveUnreachable as error:
             self._raise_if_full(upload, error)
             raise
-        raise AssertionError("unreachable: attempts end with a return or an exception")
+
+    def _push_once(self, upload: _Upload) -> FileStatus:
+        """Sends the file, unless an earlier try got it there and only the reply was lost: no second version then."""
+        if upload.sent:
+            with suppress(FileNotInArchive):
+                held = self._status(upload.file_id)
+                if upload.is_held_as(held):
+                    return held
+        upload.sent = True
+        return self._push(upload)
 
     def _push(self, upload: _Upload) -> FileStatus:
         upload.stream.seek(0)
@@ -283,10 +279,7 @@ class NgasClient:
         return files[0]
 
     def _command(self, command: str, params: dict[str, str | int]) -> StatusDocument:
-        for attempt in self._connection.attempts():
-            with attempt:
-                return self._connection.status(command, params)
-        raise AssertionError("unreachable: attempts end with a return or an exception")
+        return self._connection.patiently(self._connection.status, command, params)
 
     def _copies(self, file_id: str) -> list[FileStatus]:
         return [copy for copy in self.query(file_id) if copy.file_id == file_id]
@@ -299,39 +292,37 @@ class NgasClient:
             # The new version is stored and is what readers get; old bytes are a matter for the operator.
             log.warning("older versions of NGAS file id %s stay in the archive: %s", stored.file_id, error)
 
-    def _blocks(self, status: FileStatus, start: int, end: int | None = None) -> Iterator[bytes]:
-        """Bytes from `start` on, at most up to `end`, over one connection; ends early if that breaks after some bytes.
+    def _transfer(self, status: FileStatus, start: int, end: int, write: Callable[[bytes], object]) -> None:
+        """Hands bytes `start` to `end` to `write`, over as many connections as it takes.
 
-        So the caller goes on from where it is, and patience begins anew whenever bytes arrive.
+        A connection that breaks is taken up where it broke, and patience begins anew whenever bytes have come.
         """
-        end = status.size if end is None else end
-        for attempt in self._connection.attempts():
-            position = start
-            with attempt:
-                try:
-                    for block in self._pull(status, start):
-                        wanted = block[: end - position]
-                        position += len(wanted)
-                        yield wanted
-                        if position >= end:
-                            return
-                except ArchiveUnreachable:
-                    if position > start:
-                        return
-                    raise
-                if position == start:
-                    raise ArchiveUnreachable(
-                        "the connection ended before the file", server=str(self.address), file_id=status.file_id
-                    )
-                return
+        while start < end:
+            start = self._connection.patiently(self._pull, status, start, end, write)
 
-    def _pull(self, status: FileStatus, start: int) -> Iterator[bytes]:
-        params = {"file_id": status.file_id, "file_version": status.version}
+    def _pull(self, status: FileStatus, start: int, end: int, write: Callable[[bytes], object]) -> int:
+        """One request; returns how far it came, which is beyond `start` or else raises ArchiveUnreachable."""
+        params: dict[str, str | int] = {"file_id": status.file_id, "file_version": status.version}
         # The server knows only ranges without an end, and one that starts at 0 is no range.
         headers = {"Range": f"bytes={start}-"} if start else {}
-        with self._connection.exchange("RETRIEVE", params, headers=headers) as response:
-            self._check_range(response, status, start)
-            yield from response.iter_content(BLOCK)
+        position = start
+        try:
+            with self._connection.exchange("RETRIEVE", params, headers=headers) as response:
+                self._check_range(response, status, start)
+                for block in response.iter_content(min(BLOCK, end - start)):
+                    wanted = block[: end - position]
+                    write(wanted)
+                    position += len(wanted)
+                    if position == end:
+                        return end
+        except ArchiveUnreachable:
+            if position == start:
+                raise
+        if position == start:
+            raise ArchiveUnreachable(
+                "the connection ended before the file", server=str(self.address), file_id=status.file_id
+            )
+        return position
 
     def _check_range(self, response: requests.Response, status: FileStatus, start: int) -> None:
         """Refuses a body that does not begin at `start` or does not end at the end of the file."""
@@ -360,6 +351,7 @@ class _Upload:
         self.stream = stream
         self.file_id = file_id
         self.filename = filename
+        self.sent = False
         # The checksum stands in a header, ahead of the body: one more pass over the source.
         self.size, self.checksum = _measure(stream)
         if self.size == 0:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import logging
 import os
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import IO, Any
+from typing import IO, Any, ParamSpec, TypeVar
 
 import requests
 from requests.adapters import HTTPAdapter
+from requests.auth import HTTPBasicAuth
 from tenacity import RetryCallState, Retrying, retry_if_exception_type, wait_exponential_jitter
 
 from dlg_ml_tasks.archive.address import Address, parse_address
@@ -26,6 +27,8 @@ MAX_QUERY_BYTES = 1 << 29  # QUERY has no paging; a million rows take about this
 TRANSIENT = (ArchiveUnreachable, ArchiveOverloaded)
 
 Params = Mapping[str, str | int]
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
 def credentials_from_environment() -> tuple[str, str] | None:
@@ -40,28 +43,24 @@ class Connection:
     def __init__(self, address: Address, *, timeout: float, auth: tuple[str, str] | None, patience: float) -> None:
         self.address = parse_address(str(address))
         self._timeout = timeout
-        self._auth = auth
-        self._patience = patience
-        self._threads = threading.local()
-
-    def attempts(self) -> Retrying:
-        """Tries a block again after transient failures, waiting longer each time, until patience runs out.
-
-        After a request that alone took longer than the patience (a timeout) there is still one more try.
-        """
-
-        def out_of_patience(state: RetryCallState) -> bool:
-            if self._patience <= 0:
-                return True
-            return state.attempt_number > 1 and (state.seconds_since_start or 0.0) >= self._patience
-
-        return Retrying(
+        # As bytes, because requests would encode text as Latin-1.
+        self._auth = HTTPBasicAuth(auth[0].encode(), auth[1].encode()) if auth else None
+        self._retrying = Retrying(
             retry=retry_if_exception_type(TRANSIENT),
-            wait=wait_exponential_jitter(initial=0.1, max=5.0, jitter=0.2),
-            stop=out_of_patience,
+            wait=wait_exponential_jitter(multiplier=0.1, max=5.0, jitter=0.2),
+            stop=lambda state: _out_of_patience(state, patience),
             before_sleep=_log_retry,
             reraise=True,
         )
+        self._threads = threading.local()
+
+    def patiently(self, request: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Calls `request`, again after transient failures, waiting longer each time, until patience runs out.
+
+        After a request that alone took longer than the patience (a timeout) there is still one more try.
+        """
+        # A copy, because the state of a Retrying does not survive a call within a call.
+        return self._retrying.copy()(request, *args, **kwargs)
 
     @contextmanager
     def exchange(
@@ -165,10 +164,16 @@ class Connection:
 
 
 class _LargeBlocks(HTTPAdapter):
-    """Sends uploads in blocks of 1 MiB; the default of 16 KiB costs a third of the throughput on a fast network."""
+    """Sends uploads in blocks of 1 MiB; the default is 16 KiB."""
 
     def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
-        super().init_poolmanager(*args, **kwargs, blocksize=BLOCK)  # type: ignore[no-untyped-call]
+        super().init_poolmanager(*args, **kwargs, blocksize=BLOCK)
+
+
+def _out_of_patience(state: RetryCallState, patience: float) -> bool:
+    if patience <= 0:
+        return True
+    return state.attempt_number > 1 and (state.seconds_since_start or 0.0) >= patience
 
 
 def _log_retry(state: RetryCallState) -> None:

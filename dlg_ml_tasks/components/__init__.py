@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
-__all__ = ["InferApp", "LoadRawApp", "PreprocessApp", "PromoteApp", "RetrainApp", "TrainApp"]  # noqa: F822 (found by __getattr__)
+__all__ = ["InferApp", "LoadRawApp", "PreprocessApp", "PromoteApp", "RetrainApp", "TrainApp"]
 
 
 def __getattr__(name: str) -> Any:

@@ -5,7 +5,6 @@ BarrierAppDROPs, not PyFuncApps: the latter ignore falsy parameters and get None
 
 from __future__ import annotations
 
-import json
 import logging
 import time
 from typing import Any, ClassVar
@@ -28,7 +27,7 @@ from dlg_ml_tasks.tracking import Reference
 logger = logging.getLogger("dlg.dlg_ml_tasks")
 
 
-class TaskApp(BarrierAppDROP):  # type: ignore[misc] (the engine is untyped)
+class TaskApp(BarrierAppDROP):  # type: ignore[misc]  # the engine is untyped
     """Runs one task in a child process. Subclasses name the task."""
 
     task: ClassVar[Task[Any]]
@@ -42,14 +41,14 @@ class TaskApp(BarrierAppDROP):  # type: ignore[misc] (the engine is untyped)
         except BadInput as error:
             self._refuse(error)
 
-    @track_current_drop
+    @track_current_drop  # type: ignore[untyped-decorator]
     def _refuse(self, error: BadInput) -> None:
         # The engine fails a session at deployment if a drop carries an `exception`; one that is raised here would leave the session
         # half made and the client without the reason.
         logger.error("%s: %s", self.name, error)
         self.exception = error
 
-    @track_current_drop
+    @track_current_drop  # type: ignore[untyped-decorator]
     def run(self) -> None:
         """Run the task; an error leaves as an exception whose last line says in one line what was wrong."""
         request = {

@@ -5,7 +5,8 @@ ends every session, and where a running training cannot be stopped.
 
 Asked (one JSON text): task, params, inputs, session, node, force, scratch (a folder that the node manager removes at the end, so
 that a killed task leaves nothing behind).
-Told (JSON messages): {"run_id"}, {"log"}, and last one of {"reference", "reused", "seconds"}, {"error", "traceback"}, {"cancelled"}.
+Told (JSON messages): {"run_id"}, {"log"}, and last one of {"reference", "reused", "seconds"}, {"error", "traceback"} and
+{"cancelled"}.
 """
 
 from __future__ import annotations
@@ -86,7 +87,7 @@ def _cancel(_signal: int, _frame: FrameType | None) -> None:
 
 
 def _die_with_parent(pipe: Connection) -> None:
-    """The node manager never writes to the pipe: what ends the read is its death (the fork server, the real parent, may live on)."""
+    """The node manager never writes to the pipe: what ends the read is its death (the real parent is the fork server)."""
     try:
         pipe.recv_bytes()
     except (EOFError, OSError):

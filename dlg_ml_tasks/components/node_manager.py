@@ -19,7 +19,7 @@ def main(arguments: list[str]) -> None:
 
     from dlg.manager import cmdline
 
-    class TaskNodeManager(cmdline.NodeManager):  # type: ignore[misc,name-defined] (the engine is untyped)
+    class TaskNodeManager(cmdline.NodeManager):  # type: ignore[misc]  # the engine is untyped
         """The engine's node manager, except that at its end it stops running tasks instead of waiting hours for them."""
 
         def shutdown(self) -> None:

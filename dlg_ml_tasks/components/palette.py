@@ -1,7 +1,7 @@
 """The palette for the graph editor EAGLE, made from the tasks' declarations; also the node that a graph builder places.
 
-Written so that EAGLE loads it without a warning and saves it without loss: schema OJS, fields typed, lists and objects as JSON text,
-ids that stay the same from build to build.
+Written so that EAGLE loads it without a warning and saves it without loss: schema OJS, fields typed, lists and objects as JSON
+text, ids that stay the same from build to build.
 """
 
 from __future__ import annotations

@@ -157,7 +157,7 @@ class _Child:
         self._pipe.close()
 
     def mark_killed(self) -> None:
-        """End the MLflow run that the process left behind, if it came so far; in a child, to keep MLflow out of the node manager."""
+        """End the MLflow run that the process left behind, if any; in a child, to keep MLflow out of the node manager."""
         if self.run_id is None:
             return
         process = _start(child.end_run, self.run_id, "KILLED")

@@ -14,8 +14,8 @@ from dlg_ml_tasks.tasks import BadInput
 def override(graph: dict[str, Any], settings: Iterable[str]) -> dict[str, Any]:
     """A copy of the graph with parameters set.
 
-    Each setting is ``NODE.PARAMETER=VALUE`` (NODE: a node's name, or a task's name for all its nodes) or ``PARAMETER=VALUE`` for all
-    nodes that have the parameter. Later settings win. Values are checked by `check`, not here.
+    Each setting is ``NODE.PARAMETER=VALUE`` (NODE: a node's name, or a task's name for all its nodes) or ``PARAMETER=VALUE`` for
+    all nodes that have the parameter. Later settings win. Values are checked by `check`, not here.
     Raises BadInput for a setting of another form, or for names that do not exist, listing those that do.
     """
     changed = copy.deepcopy(graph)

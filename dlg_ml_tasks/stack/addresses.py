@@ -12,11 +12,11 @@ from urllib.parse import urlsplit
 
 from dlg_ml_tasks.stack import processes
 from dlg_ml_tasks.stack.errors import StackError
+from dlg_ml_tasks.stack.services import TRACKING_VARIABLE
 from dlg_ml_tasks.stack.state import ServiceState, load_state
 
 _T = TypeVar("_T")
 
-TRACKING_VARIABLE = "MLFLOW_TRACKING_URI"
 ISLAND_VARIABLE = "DLG_ML_ISLAND"
 TRANSLATOR_VARIABLE = "DLG_ML_TRANSLATOR"
 
@@ -77,8 +77,12 @@ def _translator(environ: Mapping[str, str]) -> str | None:
     value = environ.get(TRANSLATOR_VARIABLE)
     if not value:
         return None
-    parts = urlsplit(value)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
+    try:
+        parts = urlsplit(value)
+        usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        usable = False
+    if not usable:
         raise StackError(f"{TRANSLATOR_VARIABLE}={value!r} is not a URL, as in 'http://dlg-tm.example.org:8084'")
     return value.rstrip("/")
 

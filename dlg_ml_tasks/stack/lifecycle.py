@@ -6,17 +6,17 @@ import fcntl
 import os
 import socket
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Set
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Literal
+from typing import IO, Literal
 
 from pydantic import BaseModel, ConfigDict
 
 from dlg_ml_tasks.stack import health, processes
 from dlg_ml_tasks.stack.errors import StackError
 from dlg_ml_tasks.stack.ports import Ports, choose_ports, holder, is_free
-from dlg_ml_tasks.stack.services import Service, database, directories, services
+from dlg_ml_tasks.stack.services import TRACKING_VARIABLE, Service, database, directories, services
 from dlg_ml_tasks.stack.state import ServiceState, StackState, load_state, save_state
 
 HEALTHY_WITHIN_S = 40.0
@@ -154,18 +154,24 @@ def _start_missing(
     try:
         for service in plan:
             if service.name in running:
-                on_progress(service.name, "already running")
                 continue
-            on_progress(service.name, "starting")
+            on_progress(service.name, "starting" + _elsewhere(service, environ))
             started.append(processes.start(service, home / "logs" / f"{service.name}.log"))
             # At once, so that a stack whose start is cut short can be taken up or stopped by the next call.
             state = state.with_service(started[-1])
             save_state(state)
-        _wait_until_healthy(state.services, healthy_within_s, on_progress)
+        _wait_until_healthy(state.services, running, healthy_within_s, on_progress)
     except BaseException:
         _stop(state, started, on_progress, STOPPED_WITHIN_S)
         raise
     return state
+
+
+def _elsewhere(service: Service, environ: Mapping[str, str]) -> str:
+    # Not the address itself: it may hold a password.
+    if service.name != "node" or not environ.get(TRACKING_VARIABLE):
+        return ""
+    return f"; its tasks record where {TRACKING_VARIABLE} says"
 
 
 def _without_dead(state: StackState, on_progress: Progress) -> StackState:
@@ -191,7 +197,9 @@ def _without_outdated(
     return state.without(*(service.name for service in outdated))
 
 
-def _wait_until_healthy(waiting: Iterable[ServiceState], within_s: float, on_progress: Progress) -> None:
+def _wait_until_healthy(
+    waiting: Iterable[ServiceState], ran_before: Set[str], within_s: float, on_progress: Progress
+) -> None:
     begun = time.monotonic()
     pending = list(waiting)
     while pending:
@@ -199,12 +207,14 @@ def _wait_until_healthy(waiting: Iterable[ServiceState], within_s: float, on_pro
             problem = _problem(service)
             elapsed = time.monotonic() - begun
             if not processes.is_alive(service):
-                raise _failed_to_start(service, _how_it_ended(service))
+                raise _failed(service, _how_it_ended(service))
             if problem is None:
-                on_progress(service.name, f"ready at {service.url} after {elapsed:.1f} s")
+                when = "already running" if service.name in ran_before else f"ready after {elapsed:.1f} s"
+                on_progress(service.name, f"{when} at {service.url}")
                 pending.remove(service)
             elif elapsed > within_s:
-                raise _failed_to_start(service, f"does not work after {within_s:.0f} s: {problem}")
+                remedy = " Stop the stack and start it again." if service.name in ran_before else ""
+                raise _failed(service, f"does not work after {within_s:.0f} s: {problem}.{remedy}")
         time.sleep(0.1)
 
 
@@ -225,7 +235,7 @@ def _how_it_ended(service: ServiceState) -> str:
     return ended + "".join(f"; port {port} is held by {holder(port)}" for port in taken)
 
 
-def _failed_to_start(service: ServiceState, reason: str) -> StackError:
+def _failed(service: ServiceState, reason: str) -> StackError:
     lines = service.log.read_text(encoding="utf-8", errors="replace").splitlines()[-15:]
     shown = "\n".join(f"    {line}" for line in lines) or "    (empty)"
     return StackError(f"{service.name} {reason}\nThe end of its log, {service.log}:\n{shown}")
@@ -248,20 +258,26 @@ def _stop(
 def _lock(home: Path, wait_s: float) -> Iterator[None]:
     """One `up` or `down` at a time per home; the lock goes with the process that holds it."""
     path = home / "lock"
+    try:
+        with path.open("a") as file:
+            _acquire(file, path, wait_s)
+            yield
+    except OSError as error:
+        raise StackError(f"the stack's files under {home} cannot be used: {error}") from error
+
+
+def _acquire(file: IO[str], path: Path, wait_s: float) -> None:
     deadline = time.monotonic() + wait_s
-    with path.open("a") as file:
-        while True:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if time.monotonic() > deadline:
-                    raise StackError(
-                        f"another start or stop of this stack has held {path} for {wait_s:.0f} s. "
-                        "Wait for it to end, or end it, and try again."
-                    ) from None
-                time.sleep(0.1)
-        yield
+    while True:
+        try:
+            return fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() > deadline:
+                raise StackError(
+                    f"another start or stop of this stack has held {path} for {wait_s:.0f} s. "
+                    "Wait for it to end, or end it, and try again."
+                ) from None
+            time.sleep(0.1)
 
 
 def _require_resolvable_host_name() -> None:

@@ -93,7 +93,8 @@ def stop(service: ServiceState, grace_s: float) -> bool:
         _end([leader], grace_s)
     # Also what the service started while it was ending.
     _end({*members, *_members(service)}, min(grace_s, 2.0))
-    _children.pop(service.pid, None)
+    if (child := _children.get(service.pid)) and child.poll() is not None:
+        del _children[service.pid]
     return bool(members)
 
 

@@ -13,6 +13,7 @@ from urllib.parse import quote
 from dlg_ml_tasks.stack.ports import LOOPBACK, Ports
 from dlg_ml_tasks.stack.state import HOME_VARIABLE
 
+TRACKING_VARIABLE = "MLFLOW_TRACKING_URI"
 STACK_VARIABLE = "DLG_ML_STACK"
 """Set for every process of a stack, to its home directory: by it the children of a killed service are recognised."""
 
@@ -117,7 +118,7 @@ def _node(home: Path, ports: Ports, base: Mapping[str, str]) -> Service:
             "MLFLOW_DISABLE_TELEMETRY": "true",
             "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
             **base,
-            "MLFLOW_TRACKING_URI": base.get("MLFLOW_TRACKING_URI") or _url(ports.mlflow),
+            TRACKING_VARIABLE: base.get(TRACKING_VARIABLE) or _url(ports.mlflow),
         },
         ports=ports.of("node", "events", "rpc"),
         url=_url(ports.node),

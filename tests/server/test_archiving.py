@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import os
 import socket
+import sys
 import time
 import zlib
 from concurrent.futures import ThreadPoolExecutor
@@ -268,3 +269,21 @@ def test_a_client_that_waits_for_100_continue_is_told_to(server):
         assert connection.recv(1000).startswith(b"HTTP/1.1 100 ")
         connection.sendall(b"abc")
         assert connection.recv(1000).startswith(b"HTTP/1.1 200 ")
+
+
+def test_a_chunked_body_beside_a_length_is_refused_with_411(idle_server):
+    with socket.create_connection((idle_server.host, idle_server.port)) as connection:
+        connection.settimeout(30)
+        connection.sendall(
+            b"POST /QARCHIVE?filename=a.bin HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/octet-stream\r\n"
+            b"Content-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n"
+        )
+        assert connection.recv(1000).startswith(b"HTTP/1.1 411 ")
+
+
+def test_crc32c_is_refused_where_its_package_is_absent(idle_server, idle_wire, monkeypatch):
+    monkeypatch.setitem(sys.modules, "crc32c", None)
+    refused = idle_wire.push(b"x", filename="a.bin", crc_variant="crc32c")
+    assert refused.code == 400
+    assert "use crc32 instead" in refused.message
+    assert objects(idle_server) == []

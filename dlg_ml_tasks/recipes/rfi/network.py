@@ -31,18 +31,37 @@ def _pair(channels_in: int, channels_out: int) -> nn.Sequential:
     return nn.Sequential(Convolution(channels_in, channels_out), Convolution(channels_out, channels_out))
 
 
-def visible_channels(whitened: Tensor) -> Tensor:
-    """(N, 2, T, F) real and imaginary parts in units of sigma to (N, 3, T, F): log amplitude and both parts, compressed.
+CHANNELS = 5
 
-    The parts let convolutions subtract the smooth sky, which the amplitude alone hides: interference beats against it.
+
+def visible_channels(whitened: Tensor) -> Tensor:
+    """What the first convolution sees: (N, 2, T, F) real and imaginary parts in units of sigma to (N, 5, T, F).
+
+    Log amplitudes of the visibility and of its second differences in time and in frequency, then the latter two averaged over
+    the whole time and the whole channel. The differences remove the smooth sky, which interference beats against and hides in;
+    the averages show weak impulses and weak transmitters, which stand out in no single sample and reach beyond the convolutions.
     """
     whitened = whitened.float()
-    amplitude = torch.sqrt(whitened[:, :1].square() + whitened[:, 1:].square())
-    return torch.cat([torch.log(amplitude + 0.1) - 1.0, 0.5 * torch.asinh(whitened)], dim=1)
+    in_time = _log_amplitude(_second_difference(whitened, 2))
+    in_frequency = _log_amplitude(_second_difference(whitened, 3))
+    of_time = in_time.mean(3, keepdim=True).expand_as(in_time)
+    of_channel = in_frequency.mean(2, keepdim=True).expand_as(in_frequency)
+    return torch.cat([_log_amplitude(whitened), in_time, in_frequency, of_time, of_channel], dim=1)
+
+
+def _log_amplitude(parts: Tensor) -> Tensor:
+    return 0.5 * torch.log(parts[:, :1].square() + parts[:, 1:].square() + 0.01) - 1.0
+
+
+def _second_difference(parts: Tensor, dim: int) -> Tensor:
+    """Each sample minus the mean of its two neighbours along `dim`; at the ends, half the difference from the only one."""
+    halves = 0.5 * parts.diff(dim=dim)
+    edge = torch.zeros_like(parts.narrow(dim, 0, 1))
+    return torch.cat([edge, halves], dim=dim) - torch.cat([halves, edge], dim=dim)
 
 
 class UNet(nn.Module):
-    """Three halvings of the resolution, 8 to 64 channels, 113 113 parameters.
+    """Three halvings of the resolution, 8 to 64 channels, 113 257 parameters.
 
     Takes whitened visibilities (N, 2, T, F), T and F multiples of 8, float16 or float32; returns log-odds float32 (N, T, F).
     """
@@ -50,7 +69,7 @@ class UNet(nn.Module):
     def __init__(self, base: int = 8, depth: int = 3) -> None:
         super().__init__()
         widths = [base * 2**level for level in range(depth + 1)]
-        self.down = nn.ModuleList(_pair(i, o) for i, o in zip([3, *widths], widths, strict=False))
+        self.down = nn.ModuleList(_pair(i, o) for i, o in zip([CHANNELS, *widths], widths, strict=False))
         self.reduce = nn.ModuleList(nn.Conv2d(2 * width, width, 1) for width in reversed(widths[:-1]))
         self.up = nn.ModuleList(_pair(2 * width, width) for width in reversed(widths[:-1]))
         self.head = nn.Conv2d(base, 1, 1)

@@ -1,0 +1,133 @@
+"""Task runs, references and sessions in MLflow."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+import pytest
+from mlflow import MlflowClient
+
+from dlg_ml_tasks.tracking import Reference, digest_of
+from dlg_ml_tasks.tracking.errors import ContentChanged, TrackingUnreachable
+from dlg_ml_tasks.tracking.runs import (
+    TaskRun,
+    download,
+    end_run,
+    find_finished,
+    hash_files,
+    reachable_client,
+    record_reuse,
+    session_run,
+    session_runs,
+)
+
+FINGERPRINT = "f" * 64
+
+
+def _start(session: str | None = None, node: str = "load") -> TaskRun:
+    return TaskRun.start("load_raw", node, FINGERPRINT, {"sources": ["x"], "seed": 1}, {}, {"extra": "1"}, session)
+
+
+def _finish(run: TaskRun, folder: Path, content: bytes = b"1") -> Reference:
+    folder.mkdir(parents=True)
+    (folder / "x.bin").write_bytes(content)
+    reference = run.log_files(folder, "raw", FINGERPRINT)
+    run.finish(reference)
+    return reference
+
+
+@pytest.mark.usefixtures("tracking")
+def test_files_come_back_by_their_reference(tmp_path: Path) -> None:
+    reference = _finish(_start(), tmp_path / "in", b"payload")
+    assert (download(reference, tmp_path / "out") / "x.bin").read_bytes() == b"payload"
+
+
+@pytest.mark.usefixtures("tracking")
+def test_files_that_are_not_those_of_the_reference_are_refused(tmp_path: Path) -> None:
+    reference = _finish(_start(), tmp_path / "in")
+    with pytest.raises(ContentChanged, match="expected content 0000"):
+        download(reference.model_copy(update={"digest": "0" * 64}), tmp_path / "out")
+
+
+@pytest.mark.usefixtures("tracking")
+def test_only_a_finished_run_whose_output_exists_can_be_reused(tmp_path: Path) -> None:
+    failed = _start()
+    failed.fail("Traceback: …")
+    assert find_finished(FINGERPRINT) is None
+    run = _start()
+    reference = _finish(run, tmp_path / "in")
+    found = find_finished(FINGERPRINT)
+    assert found is not None
+    assert found[1] == reference
+    run._delete("raw")
+    assert find_finished(FINGERPRINT) is None
+
+
+@pytest.mark.usefixtures("tracking")
+def test_a_failed_run_keeps_the_traceback() -> None:
+    run = _start()
+    run.fail("Traceback\nValueError: 7")
+    kept = MlflowClient().get_run(run.run_id)
+    assert kept.info.status == "FAILED"
+    assert "ValueError: 7" in kept.data.tags["dlg_ml.error"]
+
+
+@pytest.mark.usefixtures("tracking")
+def test_ending_a_run_from_outside_leaves_an_ended_one_alone(tmp_path: Path) -> None:
+    running, finished = _start(), _start()
+    _finish(finished, tmp_path / "in")
+    end_run(running.run_id, "KILLED")
+    end_run(finished.run_id, "KILLED")
+    statuses = [MlflowClient().get_run(run.run_id).info.status for run in (running, finished)]
+    assert statuses == ["KILLED", "FINISHED"]
+
+
+@pytest.mark.usefixtures("tracking")
+def test_tasks_that_start_together_share_one_session_run() -> None:
+    found: list[str] = []
+    barrier = threading.Barrier(4)
+
+    def first() -> None:
+        barrier.wait()
+        session_run(MlflowClient(), "s-1")
+        found.append(session_run(MlflowClient(), "s-1"))
+
+    threads = [threading.Thread(target=first) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(found) == 4
+    assert len(set(found)) == 1
+
+
+@pytest.mark.usefixtures("tracking")
+def test_a_session_lists_its_own_and_its_reused_runs(tmp_path: Path) -> None:
+    earlier = _start("s-1", "load-A")
+    _finish(earlier, tmp_path / "a")
+    own = _start("s-2", "train")
+    record_reuse("s-2", "load-A", earlier.run_id)
+    seen = {info.node: (info.run_id, info.reused) for info in session_runs("s-2")}
+    assert seen == {"train": (own.run_id, False), "load-A": (earlier.run_id, True)}
+
+
+def test_a_tracking_server_that_is_down_is_named_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    import mlflow
+
+    before = mlflow.get_tracking_uri()
+    mlflow.set_tracking_uri("http://127.0.0.1:9")
+    try:
+        with pytest.raises(TrackingUnreachable, match=r"http://127\.0\.0\.1:9 .*dlg-ml up"):
+            reachable_client()
+    finally:
+        mlflow.set_tracking_uri(before)
+
+
+def test_a_digest_depends_on_names_and_contents_not_on_order(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        (tmp_path / name).write_text(name)
+    table = hash_files(tmp_path)
+    assert digest_of(table) == digest_of(dict(reversed(table.items())))
+    (tmp_path / "b").write_text("c")
+    assert digest_of(table) != digest_of(hash_files(tmp_path))
