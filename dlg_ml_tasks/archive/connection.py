@@ -12,7 +12,7 @@ from typing import IO, Any, ParamSpec, TypeVar
 import requests
 from requests.adapters import HTTPAdapter
 from requests.auth import HTTPBasicAuth
-from tenacity import RetryCallState, Retrying, retry_if_exception_type, wait_exponential_jitter
+from tenacity import RetryCallState, Retrying, retry_if_exception_type, wait_exponential, wait_random
 
 from dlg_ml_tasks.archive.address import Address, parse_address
 from dlg_ml_tasks.archive.errors import ArchiveOverloaded, ArchiveUnreachable, NgasError, ProtocolError, error_for
@@ -47,7 +47,7 @@ class Connection:
         self._auth = HTTPBasicAuth(auth[0].encode(), auth[1].encode()) if auth else None
         self._retrying = Retrying(
             retry=retry_if_exception_type(TRANSIENT),
-            wait=wait_exponential_jitter(multiplier=0.1, max=5.0, jitter=0.2),
+            wait=wait_exponential(multiplier=0.1, max=5.0) + wait_random(0.0, 0.2),
             stop=lambda state: _out_of_patience(state, patience),
             before_sleep=_log_retry,
             reraise=True,

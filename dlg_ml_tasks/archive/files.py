@@ -11,8 +11,7 @@ from typing import IO, Any
 
 from fsspec.spec import AbstractBufferedFile
 
-from dlg_ml_tasks.archive.client import NgasClient
-from dlg_ml_tasks.archive.reply import FileStatus
+from dlg_ml_tasks.archive.tree import Entry, NgasTree
 
 SPOOL_BYTES = 8 << 20  # a file being written stays in memory up to this size, then goes to a temporary file
 
@@ -26,21 +25,22 @@ class NgasReader(AbstractBufferedFile):  # type: ignore[misc]  # fsspec has no t
     FileNotInArchive.
     """
 
-    def __init__(self, fs: Any, client: NgasClient, status: FileStatus, info: dict[str, Any], **options: Any) -> None:
-        self._client = client
-        self._status = status
+    def __init__(self, fs: Any, tree: NgasTree, entry: Entry, info: dict[str, Any], **options: Any) -> None:
+        self._tree = tree
+        self._entry = entry
         self._verified = 0
         self._checksum = 0
-        super().__init__(fs, info["name"], mode="rb", size=info["size"], **options)
+        super().__init__(fs, entry.path, mode="rb", size=entry.size, **options)
         self.details = info
 
     def _fetch_range(self, start: int, end: int) -> bytes:
-        block = self._client.read(self._status, start, end)
+        block = self._tree.read(self._entry, start, end)
         if start == self._verified:
             self._checksum = zlib.crc32(block, self._checksum)
             self._verified += len(block)
-            if self._verified == self._status.size:
-                self._client.verify(self._status, self._checksum)
+            if self._verified == self._entry.size:
+                with self._tree.about(self._entry.path):
+                    self._tree.client.verify(self._entry.status, self._checksum)
         return block
 
 
@@ -96,7 +96,7 @@ class NgasWriter(io.BufferedIOBase):
         if self._spool is None:
             return
         try:
-            self._store(self._spool)  # type: ignore[arg-type]  # a SpooledTemporaryFile is an IO[bytes] in all but name
+            self._store(self._spool)
         finally:
             self.discard()
 

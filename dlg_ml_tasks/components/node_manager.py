@@ -7,6 +7,7 @@ engine is imported by `main` only.
 from __future__ import annotations
 
 import sys
+from typing import Any
 
 from dlg_ml_tasks.components import process
 
@@ -17,10 +18,21 @@ def main(arguments: list[str]) -> None:
 
     import optparse
 
+    # First of all: only loggers made after it mark their records with the running drop, and without the mark the engine's own
+    # "Error while executing ..." does not reach the drop's log.
+    import dlg.runtime  # noqa: F401
     from dlg.manager import cmdline
 
     class TaskNodeManager(cmdline.NodeManager):  # type: ignore[misc]  # the engine is untyped
-        """The engine's node manager, except that at its end it stops running tasks instead of waiting hours for them."""
+        """The engine's node manager, except that it forgets no drops, and at its end stops running tasks instead of waiting for
+        them for hours.
+        """
+
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            super().__init__(*args, **kwargs)
+            # Every 10 s the engine looks for lost files. It takes those that are not written yet for lost and forgets their drops,
+            # and then every task that reads one fails with a KeyError.
+            self._dlm.deleteLostDrops = lambda: None
 
         def shutdown(self) -> None:
             process.stop_all()

@@ -21,9 +21,7 @@ from dlg_ml_tasks.components.parameters import AFTER, FORCE, to_graph_value
 from dlg_ml_tasks.tasks import TASKS, Port, Task
 
 PACKAGE = "dlg_ml_tasks.components"
-APPLICATION_CATEGORY = "DALiuGEApp"
-FILE_CATEGORY = "File"
-FILE_PORT = "io"
+DATA_PORT = "io"
 
 _NAMESPACE = uuid.uuid5(uuid.NAMESPACE_URL, "https://github.com/ICRAR/daliuge/dlg_ml_tasks")
 
@@ -76,19 +74,21 @@ def application_node(task: Task[Any], node_id: str, name: str) -> dict[str, Any]
         ),
         *_ports(task),
     ]
-    return _node(node_id, name, APPLICATION_CATEGORY, "Application", task.description, fields)
+    return _node(node_id, name, "DALiuGEApp", "Application", task.description, fields)
 
 
-def file_node(node_id: str, name: str, description: str) -> dict[str, Any]:
-    """The graph node of a file drop that holds a reference. The engine chooses the file's name in the session's directory."""
+def reference_node(node_id: str, name: str, description: str) -> dict[str, Any]:
+    """The graph node of the data drop between two tasks, in memory: it holds a reference of some 400 bytes.
+
+    A file drop is no alternative: the engine looks for files that are not there every 10 s, forgets the drops of those that were
+    never written yet as lost, and then fails each task that reads one.
+    """
     fields = [
-        _field("dropclass", "String", "dlg.data.drops.file.FileDROP", "Drop class", "ComponentParameter"),
+        _field("dropclass", "String", "dlg.data.drops.memory.InMemoryDROP", "Drop class", "ComponentParameter"),
         _field("data_volume", "Float", 1, "Estimated size of the data contained in this node", "ConstraintParameter"),
-        _field(
-            FILE_PORT, "Object", "", "Input Output port", "ApplicationArgument", usage="InputOutput", encoding="utf-8"
-        ),
+        _field(DATA_PORT, "Object", "", "Input Output port", "ApplicationArgument", usage="InputOutput"),
     ]
-    return _node(node_id, name, FILE_CATEGORY, "Data", description, fields)
+    return _node(node_id, name, "Memory", "Data", description, fields)
 
 
 def build_palette() -> dict[str, Any]:
@@ -97,12 +97,18 @@ def build_palette() -> dict[str, Any]:
         "modelData": model_data(
             "dlg_ml_tasks.palette",
             "palette",
-            "Machine-learning tasks for DALiuGE: load raw files, preprocess, train, retrain, promote, infer.",
+            "Machine-learning tasks for DALiuGE: load raw files, preprocess, train, retrain, promote, infer. "
+            "Put a Memory drop between two tasks.",
             len(TASKS),
         ),
         "nodeDataArray": [
             application_node(task, stable_id("palette", task.name), drop_class(task).rpartition(".")[2])
             for task in TASKS.values()
+        ]
+        + [
+            file_node(
+                stable_id("palette", REFERENCE), REFERENCE, "A file with the reference that goes from task to task."
+            )
         ],
         "linkDataArray": [],
     }

@@ -14,7 +14,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from dlg_ml_tasks.components.palette import FILE_PORT, application_node, file_node, model_data, stable_id, write_json
+from dlg_ml_tasks.components.palette import (
+    DATA_PORT,
+    application_node,
+    model_data,
+    reference_node,
+    stable_id,
+    write_json,
+)
 from dlg_ml_tasks.components.parameters import AFTER, FORCE, read_force, read_parameters, to_graph_value
 from dlg_ml_tasks.tasks import TASKS, BadInput, Task
 
@@ -38,7 +45,7 @@ class Node:
 
 
 class GraphBuilder:
-    """A logical graph of tasks. A file drop with the reference stands between two tasks, and after each last one."""
+    """A logical graph of tasks. A data drop with the reference stands between two tasks, and after each last one."""
 
     def __init__(self, name: str, description: str) -> None:
         self.name = name
@@ -70,19 +77,19 @@ class GraphBuilder:
         """The graph as a JSON document of schema OJS. Raises BadInput if a required port has no link."""
         for node in self._nodes:
             _check_required(node)
-        files = {node.name: self._output_file(node) for node in self._nodes}
+        outputs = {node.name: self._output(node) for node in self._nodes}
         rows: dict[int, int] = {}
         for node in self._nodes:
             row = rows[node.column] = rows.get(node.column, -1) + 1
             node.document.update(x=_COLUMN * 2 * node.column, y=_ROW * row)
-            files[node.name].update(x=_COLUMN * (2 * node.column + 1), y=_ROW * row)
-        links = [_link(node.document, node.task.output.name, files[node.name], FILE_PORT) for node in self._nodes]
+            outputs[node.name].update(x=_COLUMN * (2 * node.column + 1), y=_ROW * row)
+        links = [_link(node.document, node.task.output.name, outputs[node.name], DATA_PORT) for node in self._nodes]
         links += [
-            _link(files[source.name], FILE_PORT, node.document, port)
+            _link(outputs[source.name], DATA_PORT, node.document, port)
             for node in self._nodes
             for source, port in node.sources
         ]
-        documents = [document for node in self._nodes for document in (node.document, files[node.name])]
+        documents = [document for node in self._nodes for document in (node.document, outputs[node.name])]
         return {
             "modelData": model_data(f"{self.name}.graph", "graph", self.description, len(documents)),
             "nodeDataArray": documents,
@@ -93,9 +100,9 @@ class GraphBuilder:
         """Write the graph file, whole or not at all."""
         write_json(self.build(), path)
 
-    def _output_file(self, node: Node) -> dict[str, Any]:
+    def _output(self, node: Node) -> dict[str, Any]:
         name = f"{node.name} {node.task.output.name}"
-        return file_node(stable_id(self.name, node.name, "output"), name, f"Reference to what {node.name} made.")
+        return reference_node(stable_id(self.name, node.name, "output"), name, f"Reference to what {node.name} made.")
 
 
 def _set_parameters(node: Node, parameters: Mapping[str, Any]) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from enum import IntEnum
 from pathlib import Path
@@ -79,7 +79,7 @@ _TASK_STATES: Mapping[int, TaskState] = {
 class TaskSnapshot:
     """One task (or other application) of a session at one moment. `seconds` is how long it has run, or ran.
 
-    `error` is the last line of what it raised. A task that failed only because one before it did has none.
+    `error` is the last line of what it raised. A task that could not run because one before it failed is skipped.
     """
 
     node: str
@@ -200,12 +200,27 @@ class _Watch:
             TaskSnapshot(
                 node=str(drop.get("name", oid)),
                 task=_task_name(drop),
-                state=_task_state(seen.drops.get(oid, {})),
+                state=self._task_state(seen, oid),
                 oid=oid,
             )
             for oid, drop in self._graph.items()
             if _is_application(drop)
         )
+
+    def _task_state(self, seen: _Seen, oid: str) -> TaskState:
+        drop = seen.drops.get(oid, {})
+        if drop.get("status") == DropState.CANCELLED:
+            return "cancelled"
+        state = _TASK_STATES[drop.get("execStatus", ExecutionState.NOT_RUN)]
+        if state == "failed" and any(
+            seen.drops.get(each, {}).get("status") == DropState.ERROR for each in self._inputs(oid)
+        ):
+            return "skipped"  # the engine hands an error on to all that comes after it
+        return state
+
+    def _inputs(self, oid: str) -> Iterator[str]:
+        for each in self._graph[oid].get("inputs", ()):
+            yield from each if isinstance(each, dict) else [each]
 
     def has_ended(self, seen: _Seen) -> bool:
         """Whether nothing runs, and each node says so or nothing is left to run (nodes may disagree: one failed, one finished)."""
@@ -301,12 +316,6 @@ def _is_leaf(drop: Mapping[str, Any]) -> bool:
 def _task_name(drop: Mapping[str, Any]) -> str:
     task = task_of(str(drop.get("dropclass", "")))
     return task.name if task else str(drop.get("dropclass", "")).rpartition(".")[2]
-
-
-def _task_state(state: Mapping[str, int]) -> TaskState:
-    if state.get("status") == DropState.CANCELLED:
-        return "cancelled"
-    return _TASK_STATES[state.get("execStatus", ExecutionState.NOT_RUN)]
 
 
 def _runs(seen: _Seen) -> bool:

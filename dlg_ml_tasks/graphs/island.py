@@ -71,8 +71,9 @@ class Island:
 
     def session_folders(self, session: str) -> dict[str, str]:
         """The session's folder on each node."""
-        answer = self._call("GET", f"sessions/{quote(session)}/dir")
-        return {node: each["dir"] if isinstance(each, dict) else str(each) for node, each in answer.items()}
+        answer: dict[str, Any] = self._call("GET", f"sessions/{quote(session)}/dir")
+        # The engine merges the nodes' answers {"dir": folder} into one: the last node's stands for all.
+        return {node.partition(":")[0]: str(answer["dir"]) for node in self.nodes() if "dir" in answer}
 
     def _call(self, method: str, path: str, timeout: float | None = None, **content: Any) -> Any:
         url = f"http://{self.address}/api/{path}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import logging
 import re
 from datetime import datetime, timezone
 from typing import Any
@@ -11,6 +12,12 @@ from dlg_ml_tasks.graphs.check import check
 from dlg_ml_tasks.graphs.errors import EngineRefused
 from dlg_ml_tasks.graphs.island import Island
 from dlg_ml_tasks.tasks import BadInput
+
+FILE_DROP = "dlg.data.drops.file.FileDROP"
+
+UNIQUE_FILE = "{uid}"
+"""File name, filled in by the engine. Without one, it looks for the file in the folder of whichever session was made last, each
+time the drop is opened, and the name that it makes up keeps 4 characters of the node's id."""
 
 
 def new_session_id(graph: dict[str, Any]) -> str:
@@ -27,6 +34,8 @@ def translate(graph: dict[str, Any], session: str, nodes: list[str]) -> list[dic
     from dlg.dropmake import pg_generator  # half a second of imports, only for those who submit
     from dlg.dropmake.dm_utils import GraphException
 
+    # It warns of graphs without configurations, which are as good as others.
+    logging.getLogger("dlg.dlg.dropmake").setLevel(logging.ERROR)
     try:
         # The translator changes what it is given. The session's name goes into the drops' ids; the default has colons in it.
         template = pg_generator.unroll(copy.deepcopy(graph), oid_prefix=session)
@@ -34,10 +43,14 @@ def translate(graph: dict[str, Any], session: str, nodes: list[str]) -> list[dic
         drops = pg_generator.resource_map(template, [nodes[0], *nodes], num_islands=1, co_host_dim=True)
     except (GraphException, KeyError, ValueError, TypeError) as error:
         raise BadInput(f"the translator cannot unroll the graph: {type(error).__name__}: {error}") from error
+    drops = [drop for drop in drops if drop]
     for drop in drops:
         # Left in, the empty reproducibility data stops the engine's events, and the session hangs.
         drop.pop("reprodata", None)
-    return [drop for drop in drops if drop]
+        if drop.get("dropclass") == FILE_DROP and not drop.get("filepath"):
+            drop["filepath"] = UNIQUE_FILE
+            drop.get("applicationArgs", {}).get("filepath", {})["value"] = UNIQUE_FILE
+    return drops
 
 
 def submit(graph: dict[str, Any], island: Island, *, session: str | None = None) -> str:

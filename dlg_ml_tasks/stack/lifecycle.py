@@ -16,8 +16,8 @@ from pydantic import BaseModel, ConfigDict
 from dlg_ml_tasks.stack import health, processes
 from dlg_ml_tasks.stack.errors import StackError
 from dlg_ml_tasks.stack.ports import Ports, choose_ports, holder, is_free
-from dlg_ml_tasks.stack.services import TRACKING_VARIABLE, Service, database, directories, services
-from dlg_ml_tasks.stack.state import ServiceState, StackState, load_state, save_state
+from dlg_ml_tasks.stack.services import TRACKING_VARIABLE, Service, database, directories, logs, services
+from dlg_ml_tasks.stack.state import NAMES, ServiceName, ServiceState, StackState, load_state, save_state
 
 HEALTHY_WITHIN_S = 40.0
 STOPPED_WITHIN_S = 10.0
@@ -36,7 +36,7 @@ class ServiceStatus(BaseModel):
 
     model_config = ConfigDict(frozen=True)
 
-    name: str
+    name: ServiceName
     state: Literal["running", "dead", "stopped"]
     healthy: bool = False
     problem: str | None = None
@@ -116,11 +116,10 @@ def down(
 def status(home: Path) -> StackStatus:
     """How each service of `home` is; asks each one that runs."""
     state = load_state(home) or StackState(home=home)
-    names = [service.name for service in services(home, Ports())]
-    return StackStatus(home=home, services=tuple(_status(name, state.get(name)) for name in names))
+    return StackStatus(home=home, services=tuple(_status(name, state.get(name)) for name in NAMES))
 
 
-def _status(name: str, service: ServiceState | None) -> ServiceStatus:
+def _status(name: ServiceName, service: ServiceState | None) -> ServiceStatus:
     if service is None:
         return ServiceStatus(name=name, state="stopped")
     if not processes.is_alive(service):
@@ -156,7 +155,7 @@ def _start_missing(
             if service.name in running:
                 continue
             on_progress(service.name, "starting" + _elsewhere(service, environ))
-            started.append(processes.start(service, home / "logs" / f"{service.name}.log"))
+            started.append(processes.start(service, logs(home) / f"{service.name}.log"))
             # At once, so that a stack whose start is cut short can be taken up or stopped by the next call.
             state = state.with_service(started[-1])
             save_state(state)

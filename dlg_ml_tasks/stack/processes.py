@@ -32,13 +32,12 @@ def start(service: Service, log: Path) -> ServiceState:
     with log.open("wb") as output:
         child = subprocess.Popen(  # noqa: S603 - the command is built in services.py from no one's input
             service.command,
-            # Python puts the working directory on the import path: one that holds neither modules nor packages.
-            cwd=log.parent,
+            cwd=service.directory,
             env=dict(service.environment),
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
-            start_new_session=True,
+            start_new_session=False,
         )
     _children[child.pid] = child
     return ServiceState(
@@ -149,10 +148,13 @@ def _members(service: ServiceState) -> list[psutil.Process]:
 
 
 def _has_ended(process: psutil.Process) -> bool:
-    """Whether a process is gone or a zombie: a container's first process may collect its orphans late or never."""
+    """Whether a process is gone or a zombie: a container's first process may collect its orphans late or never.
+
+    A process with threads is shown as a zombie while they still end, with its ports still open.
+    """
     if child := _children.get(process.pid):
         child.poll()
     try:
-        return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
+        return not process.is_running() or (process.status() == psutil.STATUS_ZOMBIE and process.num_threads() <= 1)
     except psutil.NoSuchProcess:
         return True

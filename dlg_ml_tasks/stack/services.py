@@ -8,10 +8,9 @@ import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from urllib.parse import quote
 
 from dlg_ml_tasks.stack.ports import LOOPBACK, Ports
-from dlg_ml_tasks.stack.state import HOME_VARIABLE
+from dlg_ml_tasks.stack.state import HOME_VARIABLE, ServiceName
 
 TRACKING_VARIABLE = "MLFLOW_TRACKING_URI"
 STACK_VARIABLE = "DLG_ML_STACK"
@@ -26,12 +25,14 @@ _DLG = (sys.executable, "-c", "from dlg.common.tool import run; run()")
 class Service:
     """How to start one service.
 
+    `directory` is where it runs; as Python may put it on the import path, it holds neither modules nor packages.
     `ports` are the ones it listens on, by role; `needs` the roles of the other ports its command line or environment
     names, so that a change of one of them means that the service has to be started again.
     """
 
-    name: str
+    name: ServiceName
     command: tuple[str, ...]
+    directory: Path
     environment: Mapping[str, str] = field(repr=False)
     ports: Mapping[str, int]
     url: str
@@ -55,9 +56,14 @@ def services(home: Path, ports: Ports, environ: Mapping[str, str] = os.environ) 
     return tuple(build(home, ports, base) for build in builders)
 
 
+def logs(home: Path) -> Path:
+    """The directory of the services' logs."""
+    return home / "logs"
+
+
 def directories(home: Path) -> tuple[Path, ...]:
     """The directories that must exist before the services start."""
-    return (home, home / "logs", home / "ngas", database(home).parent, home / "dlg" / "lg", home / "dlg" / "pgt")
+    return (home, logs(home), home / "ngas", database(home).parent, home / "dlg" / "lg", home / "dlg" / "pgt")
 
 
 def database(home: Path) -> Path:
@@ -73,6 +79,7 @@ def _ngas(home: Path, ports: Ports, base: Mapping[str, str]) -> Service:
             *("--root", str(home / "ngas"), "--host", LOOPBACK, "--port", str(ports.ngas)),
         ),
         environment=base,
+        directory=logs(home),
         ports=ports.of("ngas"),
         url=_url(ports.ngas),
     )
@@ -85,8 +92,8 @@ def _mlflow(home: Path, ports: Ports, base: Mapping[str, str]) -> Service:
         name="mlflow",
         command=(
             *(sys.executable, "-m", "mlflow", "server", "--host", LOOPBACK, "--port", str(ports.mlflow)),
-            # SQLAlchemy unquotes the path and ends it at a question mark.
-            *("--backend-store-uri", f"sqlite:///{quote(str(database(home)))}"),
+            # Relative: SQLAlchemy unquotes the path and ends it at a question mark, MLflow makes its directory as it is.
+            *("--backend-store-uri", f"sqlite:///{database(home).name}"),
             *("--default-artifact-root", f"ngas://{LOOPBACK}:{ports.ngas}/mlflow", "--no-serve-artifacts"),
             # With several workers every call on a kept-alive connection costs 40 ms more (delayed acknowledgement).
             *("--workers", "1", "--uvicorn-opts", "--no-access-log"),
@@ -98,6 +105,7 @@ def _mlflow(home: Path, ports: Ports, base: Mapping[str, str]) -> Service:
             "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
             "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
         },
+        directory=database(home).parent,
         ports=ports.of("mlflow"),
         url=_url(ports.mlflow),
         needs=("ngas",),
@@ -120,6 +128,7 @@ def _node(home: Path, ports: Ports, base: Mapping[str, str]) -> Service:
             **base,
             TRACKING_VARIABLE: base.get(TRACKING_VARIABLE) or _url(ports.mlflow),
         },
+        directory=logs(home),
         ports=ports.of("node", "events", "rpc"),
         url=_url(ports.node),
         needs=("mlflow",),
@@ -136,6 +145,7 @@ def _island(home: Path, ports: Ports, base: Mapping[str, str]) -> Service:
             *("--dmCheckTimeout", "2"),
         ),
         environment=base,
+        directory=logs(home),
         ports=ports.of("island"),
         url=_url(ports.island),
         needs=("node", "events", "rpc"),
@@ -152,6 +162,7 @@ def _translator(home: Path, ports: Ports, base: Mapping[str, str]) -> Service:
             *("-d", str(dlg / "lg"), "-t", str(dlg / "pgt"), "-l", str(dlg / "logs")),
         ),
         environment=base,
+        directory=logs(home),
         ports=ports.of("translator"),
         url=_url(ports.translator),
     )

@@ -6,10 +6,15 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 from tempfile import NamedTemporaryFile
+from typing import Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from dlg_ml_tasks.stack.errors import StackError
+
+ServiceName = Literal["ngas", "mlflow", "node", "island", "translator"]
+NAMES: tuple[ServiceName, ...] = get_args(ServiceName)
+"""In the order in which they start; they stop in the opposite one."""
 
 HOME_VARIABLE = "DLG_ML_HOME"
 
@@ -24,7 +29,7 @@ class ServiceState(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    name: str
+    name: ServiceName
     pid: int = Field(gt=1)
     started: float
     host: str
@@ -34,7 +39,7 @@ class ServiceState(BaseModel):
 
 
 class StackState(BaseModel):
-    """The services started under one home directory, in the order in which they were started."""
+    """The services started under one home directory, in the order of `NAMES`."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -51,8 +56,9 @@ class StackState(BaseModel):
         return next((service for service in self.services if service.name == name), None)
 
     def with_service(self, service: ServiceState) -> StackState:
-        """A copy in which `service` stands last and replaces an older one of its name."""
-        return self.model_copy(update={"services": (*self.without(service.name).services, service)})
+        """A copy with `service`, which replaces an older one of its name."""
+        services = (*self.without(service.name).services, service)
+        return self.model_copy(update={"services": tuple(sorted(services, key=lambda s: NAMES.index(s.name)))})
 
     def without(self, *names: str) -> StackState:
         """A copy that lacks the services called `names`."""

@@ -40,7 +40,7 @@ def _talk(out: Path) -> None:
     logging.getLogger("dlg_ml_tasks.scripted").info(r"reading C:\users\é")
 
 
-ACTS = {"sleep": _sleep, "deaf": _sleep_deaf, "die": _die, "bad": _bad, "bug": _bug, "talk": _talk}
+ACTS = {"sleep": _sleep, "deaf": _sleep_deaf, "die": _die, "bad": _bad, "bug": _bug, "talk": _talk, "sleep12": lambda _: time.sleep(12), "sleep11": lambda _: time.sleep(11)}
 
 
 class Scripted(Recipe):

@@ -48,6 +48,7 @@ class start_engine:  # noqa: N801 (reads as a function)
             "USER": os.environ.get("USER", "tester"),
             "MLFLOW_TRACKING_URI": tracking_uri,
             "MLFLOW_ALLOW_FILE_STORE": "true",
+            "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
             "DLG_ML_SCRATCH": str(self._folder / "scratch"),
             "PYTHONPATH": str(RECIPES),
         }

@@ -9,7 +9,7 @@ import psutil
 import pytest
 
 from dlg_ml_tasks.stack import ServiceState, StackError, StackState, resolve
-from dlg_ml_tasks.stack.state import save_state
+from dlg_ml_tasks.stack.state import ServiceName, save_state
 
 ENVIRON = {
     "MLFLOW_TRACKING_URI": "https://mlflow.example.org",
@@ -23,7 +23,7 @@ def home(tmp_path: Path) -> Path:
     """A home whose services are, as far as the record tells, this very process."""
     me = psutil.Process(os.getpid())
 
-    def service(name: str, port: int, started: float) -> ServiceState:
+    def service(name: ServiceName, port: int, started: float) -> ServiceState:
         return ServiceState(
             name=name,
             pid=me.pid,

@@ -27,7 +27,7 @@ def start(tmp_path: Path) -> Iterator[Callable[..., ServiceState]]:
 
     def begin(code: str, *, waits_for_output: bool = False, marked: bool = True) -> ServiceState:
         environment = {**os.environ, "PYTHONUNBUFFERED": "1", **({STACK_VARIABLE: "/h"} if marked else {})}
-        service = Service("s", (sys.executable, "-c", code), environment, {}, "http://127.0.0.1:1")
+        service = Service("ngas", (sys.executable, "-c", code), tmp_path, environment, {}, "http://127.0.0.1:1")
         started.append(processes.start(service, tmp_path / "s.log"))
         until(lambda: not waits_for_output or bool((tmp_path / "s.log").read_text()))
         return started[-1]
@@ -90,7 +90,7 @@ def test_a_service_that_died_unwaited_for_is_dead(start: Callable[..., ServiceSt
 
 
 def test_the_exit_code_of_a_service_that_another_process_started_is_unknown(tmp_path: Path) -> None:
-    gone = ServiceState(name="s", pid=2**22 + 1, started=1.0, host="", ports={}, url="", log=tmp_path / "l")
+    gone = ServiceState(name="ngas", pid=2**22 + 1, started=1.0, host="", ports={}, url="", log=tmp_path / "l")
     assert not processes.is_alive(gone)
     assert processes.exit_code(gone) is None
 
@@ -146,4 +146,4 @@ def test_the_ports_of_a_services_children_are_found(start: Callable[..., Service
 
 def test_a_command_that_does_not_exist_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
-        processes.start(Service("s", ("/no/such/program",), {}, {}, ""), tmp_path / "s.log")
+        processes.start(Service("ngas", ("/no/such/program",), tmp_path, {}, {}, ""), tmp_path / "s.log")

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from dlg_ml_tasks.stack import ServiceState, StackError, StackState, home_directory, load_state
-from dlg_ml_tasks.stack.state import save_state, write_atomically
+from dlg_ml_tasks.stack.state import ServiceName, save_state, write_atomically
 
 
-def service(name: str, **ports: int) -> ServiceState:
+def service(name: ServiceName, **ports: int) -> ServiceState:
     return ServiceState(
         name=name, pid=4711, started=1.5e9, host="127.0.0.1", ports=ports, url="http://127.0.0.1:1", log=Path("/l")
     )
@@ -36,7 +36,7 @@ def test_a_state_without_services_leaves_no_record(tmp_path: Path) -> None:
 def test_a_service_replaces_the_older_one_of_its_name(tmp_path: Path) -> None:
     state = StackState(home=tmp_path, services=(service("ngas", ngas=1), service("mlflow")))
     changed = state.with_service(service("ngas", ngas=2))
-    assert [s.name for s in changed.services] == ["mlflow", "ngas"]
+    assert [s.name for s in changed.services] == ["ngas", "mlflow"]
     assert changed.ports == {"ngas": 2}
 
 

@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+import fsspec
 import numpy as np
 import pytest
 from mlflow import MlflowClient
@@ -249,7 +250,7 @@ def test_an_archive_that_is_down_is_named(tmp_path: Path, monkeypatch: pytest.Mo
         address = f"{server.host}:{server.port}"
     MlflowClient().create_experiment(f"down-{tmp_path.name}", artifact_location=f"ngas://{address}/x")
     monkeypatch.setenv("DLG_ML_EXPERIMENT", f"down-{tmp_path.name}")
-    monkeypatch.setenv("DLG_ML_NGAS_RETRY_SECONDS", "1")
+    monkeypatch.setitem(fsspec.config.conf, "ngas", {"patience": 1})
     with pytest.raises(ServiceDown, match=address):
         load_raw.run({"sources": "sample:night-A", **DIGITS})
 

@@ -39,6 +39,9 @@ BASELINES: Final[dict[Role, tuple[tuple[int, int], ...]]] = {
 """Antenna pairs 14.6 to 44 m apart. Held-back observations come from other pairs, skies and hours than training ones."""
 
 
+MOST_BASELINES: Final = 6
+
+
 @dataclass(frozen=True)
 class Night:
     """A state of the instrument and of what transmits around it."""
@@ -81,22 +84,33 @@ NIGHTS: Final = {
 
 
 def simulate_night(
-    night: Night, out: Path, seed: int, train_files: int | None = None, held_back_files: int | None = None
+    night: Night,
+    out: Path,
+    seed: int,
+    train_files: int | None = None,
+    held_back_files: int | None = None,
+    baselines: int = 6,
 ) -> list[Path]:
     """Write a night's observations and truths into the folder `out`; returns the observations' paths.
 
-    Files ``zen.<letter>.train.NN.uvh5`` and ``zen.<letter>.heldback.NN.uvh5`` hold six baselines of 64 times x 1024 channels.
-    Same arguments and package versions, same bytes. Raises BadInput if hera_sim is not installed.
+    Files ``zen.<letter>.train.NN.uvh5`` and ``zen.<letter>.heldback.NN.uvh5`` hold 64 times x 1024 channels of one to six
+    baselines. Same arguments and package versions, same bytes. Raises BadInput if hera_sim is not installed.
     """
     try:
         import hera_sim  # noqa: F401
     except ImportError as error:
         raise BadInput("simulating needs hera_sim: pip install 'dlg-ml-tasks[rfi]'") from error
+    if not 1 <= baselines <= MOST_BASELINES:
+        raise BadInput(f"{baselines} baselines per file; give 1 to {MOST_BASELINES}")
     counts: dict[Role, int] = {
         "train": night.train_files if train_files is None else train_files,
         "heldback": night.held_back_files if held_back_files is None else held_back_files,
     }
-    return [path for role, count in counts.items() if count for path in _simulate_role(night, role, count, out, seed)]
+    written: list[Path] = []
+    for role, count in counts.items():
+        if count:
+            written += _simulate_role(night, role, count, out, seed, BASELINES[role][:baselines])
+    return written
 
 
 def copy_real_observation(out: Path) -> Path:
@@ -116,29 +130,22 @@ def copy_real_observation(out: Path) -> Path:
     return target
 
 
-def _simulate_role(night: Night, role: Role, count: int, out: Path, seed: int) -> Iterator[Path]:
+def _simulate_role(
+    night: Night, role: Role, count: int, out: Path, seed: int, pairs: tuple[tuple[int, int], ...]
+) -> Iterator[Path]:
     telescope = hera_telescope()
-    pairs = BASELINES[role]
     baselines = tuple(Baseline(a, b, "xx") for a, b in pairs)
-    stream = [seed, ord(night.letter), 0 if role == "train" else 1]
+    stream = [seed, ord(night.letter), list(BASELINES).index(role)]
     sky = Sky(night, _vectors_ns(telescope, pairs), np.random.default_rng([*stream, 0]))
+    history = f"Simulated with hera_sim: night {night.letter}, {role}, seed {seed}."
     for number in range(count):
-        # Held-back observations lie between the training ones of the night, half an hour apart from each other.
+        # Observations of a role are half an hour apart; held-back ones lie between the training ones.
         start = night.start_jd + (number * 30 + (15 if role == "heldback" else 0)) / (24 * 60)
         times = start + np.arange(TIMES) * INTEGRATION_SECONDS / 86400
-        rng = np.random.default_rng([*stream, 1, number])
-        visibilities, truth = sky.observe(times, rng)
+        visibilities, truth = sky.observe(times, np.random.default_rng([*stream, 1, number]))
         path = out / f"zen.{night.letter}.{role}.{number:02d}.uvh5"
-        write_truth(truth_path(path), truth, [str(b) for b in baselines])
-        write_observation(
-            path,
-            telescope,
-            baselines,
-            visibilities,
-            times,
-            FREQUENCIES,
-            f"Simulated with hera_sim: night {night.letter}, seed {seed}.",
-        )
+        write_truth(truth_path(path), truth, [str(baseline) for baseline in baselines])
+        write_observation(path, telescope, baselines, visibilities, times, FREQUENCIES, history)
         yield path
 
 
@@ -149,7 +156,7 @@ def _vectors_ns(telescope: Any, pairs: tuple[tuple[int, int], ...]) -> npt.NDArr
 
 
 class Sky:
-    """One sky over the sidereal day as six baselines see it, and the receiver that observes it."""
+    """One sky over the sidereal day as each baseline sees it, and the receiver that observes it."""
 
     def __init__(self, night: Night, vectors_ns: npt.NDArray[np.float64], rng: np.random.Generator) -> None:
         from hera_sim import interpolators
