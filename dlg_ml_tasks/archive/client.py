@@ -254,18 +254,16 @@ class NgasClient:
 
     def _raise_if_full(self, upload: _Upload, error: ArchiveUnreachable) -> None:
         """NGAS drops the connection, with no answer, when its disk is full: ask how much space there is."""
-        with suppress(NgasError, ValueError):
-            free = [
-                float(str(disk["available_mb"]))
-                for disk in self._connection.query("disks_list")
-                if "available_mb" in disk
-            ]
-            if free and max(free) * 1e6 < upload.size:
-                raise ArchiveFull(
-                    f"a file of {upload.size} bytes does not fit on a volume with {max(free):.0f} MB free",
-                    server=str(self.address),
-                    file_id=upload.file_id,
-                ) from error
+        try:
+            free = [float(str(disk["available_mb"])) for disk in self._connection.query("disks_list")]
+        except (NgasError, LookupError, ValueError):
+            return
+        if free and max(free) * 1e6 < upload.size:
+            raise ArchiveFull(
+                f"a file of {upload.size} bytes does not fit on a volume with {max(free):.0f} MB free",
+                server=str(self.address),
+                file_id=upload.file_id,
+            ) from error
 
     def _status(self, file_id: str) -> FileStatus:
         return self._only_file(self._connection.status("STATUS", {"file_id": file_id}), file_id)

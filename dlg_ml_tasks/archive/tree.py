@@ -161,8 +161,8 @@ class NgasTree:
     def make_directory(self, directory: str) -> None:
         """Makes sure that `directory` and its parents exist and stand in the listings of theirs.
 
-        A directory's marker is written after its parents', so that finding one ends the search upwards. A marker is
-        never replaced, so that two processes that make one directory at the same time do no harm.
+        A directory's marker is written after its parents', so that finding one ends the search upwards. Its content is
+        always the same, so that two processes that make one directory at the same time do no harm.
         Raises NotADirectoryError.
         """
         if directory in self.directories:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+import tempfile
 import time
 from dataclasses import asdict
 from pathlib import Path
@@ -17,7 +19,7 @@ from dlg_ml_tasks.graphs.override import override
 from dlg_ml_tasks.graphs.shipped import lifecycle
 
 _SUMMARY = Path("demo-summary.json")
-_PICTURES = Path("demo")
+_PICTURES = Path("demo-pictures")
 
 
 def demo(
@@ -32,7 +34,7 @@ def demo(
     """Bring up the stack, run the lifecycle graph, show what came out.
 
     Two nights of telescope data are loaded and preprocessed; a model is trained on the first, retrained on the second, promoted if
-    it is better, and applied. Writes demo-summary.json and the pictures into ./demo. A second run reuses every finished task.
+    it is better, and applied. Writes demo-summary.json and the pictures into ./demo-pictures. A second run reuses every finished task.
     """
     began = time.monotonic()
     home = stack.home_directory()
@@ -115,13 +117,15 @@ def _archive_size() -> dict[str, int]:
 
 
 def _fetch_pictures(run_id: str) -> list[Path]:
-    """Copy the pictures of the inference from the archive into ./demo."""
+    """Copy the pictures of the inference from the archive, in the place of an earlier demo's."""
     from dlg_ml_tasks.tracking.runs import download, find_output
 
-    reference = find_output(run_id)
-    _PICTURES.mkdir(exist_ok=True)
-    folder = download(reference, _PICTURES)
-    return sorted(path.resolve() for path in folder.rglob("*.png"))
+    with tempfile.TemporaryDirectory() as folder:
+        results = download(find_output(run_id), Path(folder))
+        shutil.rmtree(_PICTURES, ignore_errors=True)
+        _PICTURES.mkdir()
+        pictures = sorted(results.rglob("*.png"))
+        return [Path(shutil.copy(picture, _PICTURES / f"{picture.parent.name}.{picture.name}")).resolve() for picture in pictures]
 
 
 def _show(summary: dict[str, Any], addresses: dict[str, str | None]) -> None:

@@ -16,6 +16,7 @@ import json
 import logging
 import os
 import queue
+import shutil
 import signal
 import threading
 import time
@@ -35,7 +36,8 @@ def run_task(pipe: Connection, request: str) -> None:
     """Run the task that `request` describes and tell `pipe` how it went. Target of the child process."""
     os.setsid()  # so that the task's own subprocesses (data loaders) can be killed with it
     signal.signal(signal.SIGTERM, _cancel)
-    threading.Thread(target=_die_with_parent, args=(pipe,), daemon=True).start()
+    asked = json.loads(request)
+    threading.Thread(target=_die_with_parent, args=(pipe, asked["scratch"]), daemon=True).start()
     tell = _Teller(pipe)
     logger = logging.getLogger("dlg_ml_tasks")
     logger.setLevel(logging.INFO)
@@ -44,7 +46,7 @@ def run_task(pipe: Connection, request: str) -> None:
     from dlg_ml_tasks.tasks import TaskCancelled, TaskError
 
     try:
-        outcome = _call(json.loads(request), tell)
+        outcome = _call(asked, tell)
     except TaskCancelled:
         tell.send(cancelled=True)
     except TaskError as error:
@@ -86,13 +88,14 @@ def _cancel(_signal: int, _frame: FrameType | None) -> None:
     raise TaskCancelled
 
 
-def _die_with_parent(pipe: Connection) -> None:
+def _die_with_parent(pipe: Connection, scratch: str) -> None:
     """The node manager never writes to the pipe: what ends the read is its death (the real parent is the fork server)."""
     try:
         pipe.recv_bytes()
     except (EOFError, OSError):
         os.kill(os.getpid(), signal.SIGTERM)
         time.sleep(GRACE_SECONDS)
+        shutil.rmtree(scratch, ignore_errors=True)
         os.killpg(os.getpgrp(), signal.SIGKILL)
 
 

@@ -104,11 +104,6 @@ def build_palette() -> dict[str, Any]:
         "nodeDataArray": [
             application_node(task, stable_id("palette", task.name), drop_class(task).rpartition(".")[2])
             for task in TASKS.values()
-        ]
-        + [
-            file_node(
-                stable_id("palette", REFERENCE), REFERENCE, "A file with the reference that goes from task to task."
-            )
         ],
         "linkDataArray": [],
     }
@@ -168,8 +163,13 @@ def _node(
         "paletteDownloadUrl": "",
         "dataHash": "",
         "fields": [{**field, "id": stable_id(node_id, field["parameterType"], field["name"])} for field in fields],
+        "color": "",  # EAGLE chooses it by category
         "inputAppFields": [],
+        "inputApplicationName": "",
+        "inputApplicationType": "None",
         "outputAppFields": [],
+        "outputApplicationName": "",
+        "outputApplicationType": "None",
     }
 
 

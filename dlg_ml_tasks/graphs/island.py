@@ -43,12 +43,17 @@ class Island:
     def deploy(self, session: str, completed: Sequence[str]) -> None:
         """Start a session; `completed` are the drops to begin with."""
         self._call(
-            "POST", f"sessions/{quote(session)}/deploy", data={"completed": ",".join(completed)}, timeout=DEPLOY_TIMEOUT
+            "POST",
+            f"sessions/{quote(session)}/deploy",
+            data={"completed": ",".join(completed)} if completed else {},
+            timeout=DEPLOY_TIMEOUT,
         )
 
     def session_states(self, session: str) -> dict[str, int | None]:
         """The state of the session on each node; None where it is not known."""
-        return dict(self._call("GET", f"sessions/{quote(session)}/status"))
+        answer: dict[str, Any] = self._call("GET", f"sessions/{quote(session)}/status")
+        # A node that does not know the session answers {"Status": "Success"}, in the place of None.
+        return {node: state if isinstance(state, int) else None for node, state in answer.items()}
 
     def graph(self, session: str) -> dict[str, dict[str, Any]]:
         """The drop specifications by oid."""

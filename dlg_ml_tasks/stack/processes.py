@@ -37,7 +37,7 @@ def start(service: Service, log: Path) -> ServiceState:
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
-            start_new_session=False,
+            start_new_session=True,
         )
     _children[child.pid] = child
     return ServiceState(

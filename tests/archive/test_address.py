@@ -19,7 +19,9 @@ def test_an_address_is_a_host_and_perhaps_a_port(text: str, address: Address) ->
     assert parse_address(text) == address
 
 
-@pytest.mark.parametrize("text", ["", ":7777", "host:0", "host:65536", "host:x", "ho st", "host/x", "-host", "a:1:2", "::1"])
+@pytest.mark.parametrize(
+    "text", ["", ":7777", "host:0", "host:65536", "host:x", "ho st", "host/x", "-host", "a:1:2", "::1"]
+)
 def test_anything_else_is_refused_with_the_value_named(text: str) -> None:
     with pytest.raises(ValueError, match="is not an NGAS address"):
         parse_address(text)

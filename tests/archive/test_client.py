@@ -216,9 +216,7 @@ def test_damage_that_the_server_calls_a_success_is_an_error(
         '<NgamsStatus><Status Status="SUCCESS" '
         'Message="NGAMS_ER_FILE_NOK:4057:ERROR: Inconsistent checksum found"/></NgamsStatus>'
     )
-    proxy.answer = lambda request, forward: (
-        http_reply(200, damaged) if request.command == "CHECKFILE" else forward()
-    )
+    proxy.answer = lambda request, forward: http_reply(200, damaged) if request.command == "CHECKFILE" else forward()
     with pytest.raises(ChecksumMismatch, match="Inconsistent checksum"):
         proxied.checkfile(file_id)
 
@@ -231,9 +229,7 @@ def test_a_failure_in_a_reply_with_http_200_is_an_error(client: NgasClient, file
 
 
 def test_an_offline_server_says_so(proxied: NgasClient, proxy: Any, file_id: str, http_reply: Build) -> None:
-    offline = (
-        '<NgamsStatus><Status Status="FAILURE" Message="NGAMS_ER_IMPROPER_STATE:4015:ERROR: OFFLINE/IDLE"/></NgamsStatus>'
-    )
+    offline = '<NgamsStatus><Status Status="FAILURE" Message="NGAMS_ER_IMPROPER_STATE:4015:ERROR: OFFLINE/IDLE"/></NgamsStatus>'
     proxy.answer = lambda request, forward: http_reply(400, offline)
     with pytest.raises(ArchiveOffline, match="ONLINE command"):
         proxied.archive(b"content", *names(file_id))
@@ -300,8 +296,8 @@ def test_a_connection_dropped_for_want_of_space_is_an_archive_that_is_full(
 ) -> None:
     client = NgasClient(proxy.host, proxy.port, patience=0)
     answers = {"QARCHIVE": b"", "QUERY": http_reply(200, '[{"disk_id": "d", "available_mb": 0}]')}
-    proxy.answer = lambda request, forward: answers.get(request.command) or (
-        b"" if request.command in answers else forward()
+    proxy.answer = lambda request, forward: (
+        answers.get(request.command) or (b"" if request.command in answers else forward())
     )
     with pytest.raises(ArchiveFull, match="does not fit on a volume with 0 MB free"):
         client.archive(b"content", *names(file_id))

@@ -18,9 +18,13 @@ def _sleep(out: Path) -> None:
     time.sleep(120)
 
 
+def _nap(out: Path) -> None:
+    time.sleep(2)
+
+
 def _sleep_deaf(out: Path) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    subprocess.Popen(["sleep", "120"])
+    subprocess.Popen(["sleep", "120.25"])
     time.sleep(120)
 
 
@@ -40,7 +44,7 @@ def _talk(out: Path) -> None:
     logging.getLogger("dlg_ml_tasks.scripted").info(r"reading C:\users\é")
 
 
-ACTS = {"sleep": _sleep, "deaf": _sleep_deaf, "die": _die, "bad": _bad, "bug": _bug, "talk": _talk, "sleep12": lambda _: time.sleep(12), "sleep11": lambda _: time.sleep(11)}
+ACTS = {"sleep": _sleep, "nap": _nap, "deaf": _sleep_deaf, "die": _die, "bad": _bad, "bug": _bug, "talk": _talk}
 
 
 class Scripted(Recipe):

@@ -29,11 +29,17 @@ class Engine:
 
 @pytest.fixture(scope="session")
 def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
-    with start_engine(tmp_path_factory.mktemp("engine")) as started:
+    with _Starting(tmp_path_factory.mktemp("engine")) as started:
         yield started
 
 
-class start_engine:  # noqa: N801 (reads as a function)
+@pytest.fixture(scope="session")
+def engine_in() -> type[_Starting]:
+    """Context manager that starts an engine of a test's own in a folder."""
+    return _Starting
+
+
+class _Starting:
     """Context manager: an engine with its files in `folder`."""
 
     def __init__(self, folder: Path) -> None:
@@ -53,8 +59,27 @@ class start_engine:  # noqa: N801 (reads as a function)
             "PYTHONPATH": str(RECIPES),
         }
         (self._folder / "scratch").mkdir()
-        node = ["-m", "dlg_ml_tasks.components.node_manager", "-P", rest, "--event_port", events, "--rpc_port", rpc, "-t", "4"]
-        dim = ["-c", "from dlg.common.tool import run; run()", "dim", "-P", island, "-N", f"127.0.0.1:{rest}:{events}:{rpc}"]
+        node = [
+            "-m",
+            "dlg_ml_tasks.components.node_manager",
+            "-P",
+            rest,
+            "--event_port",
+            events,
+            "--rpc_port",
+            rpc,
+            "-t",
+            "4",
+        ]
+        dim = [
+            "-c",
+            "from dlg.common.tool import run; run()",
+            "dim",
+            "-P",
+            island,
+            "-N",
+            f"127.0.0.1:{rest}:{events}:{rpc}",
+        ]
         for name, command in (("node", node), ("island", dim)):
             with (self._folder / f"{name}.log").open("wb") as log:
                 logs = ["-H", "127.0.0.1", "-l", str(self._folder / "logs")]

@@ -79,7 +79,7 @@ def test_each_night_has_its_own_interference(letter: str, fraction: float, telev
 
 
 def test_an_unknown_sample_name_is_refused_with_the_known_ones(rfi: Rfi, tmp_path: Path) -> None:
-    with pytest.raises(BadInput, match="night-C.*night-A, night-B"):
+    with pytest.raises(BadInput, match=r"night-C.*night-A, night-B"):
         rfi.sample("night-C", tmp_path, 0)
 
 

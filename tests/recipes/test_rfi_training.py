@@ -6,6 +6,7 @@ import hashlib
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,6 +15,7 @@ import pytest
 import torch
 
 from dlg_ml_tasks.recipes.rfi import Rfi
+from dlg_ml_tasks.recipes.rfi.crops import Crop
 from dlg_ml_tasks.recipes.rfi.network import UNet
 from dlg_ml_tasks.recipes.rfi.settings import RfiSettings
 from dlg_ml_tasks.recipes.rfi.training import RfiModule
@@ -52,7 +54,7 @@ def trained(rfi: Rfi, item: Item, folder: Path, plan: Plan = PLAN) -> RfiModule:
 
 
 @pytest.fixture(autouse=True)
-def one_thread() -> object:
+def one_thread() -> Iterator[None]:
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -74,7 +76,7 @@ def test_a_few_steps_lower_the_loss(rfi: Rfi, train_item: Item) -> None:
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-        losses.append(float(loss))
+        losses.append(float(loss.detach()))
     assert sum(losses[-6:]) < 0.8 * sum(losses[:6])
 
 
@@ -104,12 +106,7 @@ def test_replay_makes_up_half_of_the_crops(rfi: Rfi, items: dict[str, Item], tra
 
 def test_mirrored_crops_keep_data_and_truth_aligned(rfi: Rfi, train_item: Item) -> None:
     crops = rfi.data([train_item], [], PLAN).crops
-    plain = crops[
-        type(next(iter(rfi.data([train_item], [], PLAN).train_dataloader().sampler)))(0, 0, 128, False, False)
-    ]
-    mirrored = crops[
-        type(next(iter(rfi.data([train_item], [], PLAN).train_dataloader().sampler)))(0, 0, 128, True, True)
-    ]
+    plain, mirrored = crops[Crop(0, 0, 128, False, False)], crops[Crop(0, 0, 128, True, True)]
     assert torch.equal(plain[0].flip(1, 2), mirrored[0])
     assert torch.equal(plain[1].flip(0, 1), mirrored[1])
 

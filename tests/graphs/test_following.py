@@ -1,0 +1,225 @@
+"""Deploying on a real engine and following to the end, whatever the end is."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from dlg_ml_tasks.graphs.build import GraphBuilder
+from dlg_ml_tasks.graphs.errors import EngineError, EngineRefused, EngineUnreachable
+from dlg_ml_tasks.graphs.follow import TaskSnapshot, cancel, follow
+from dlg_ml_tasks.graphs.island import Island
+from dlg_ml_tasks.graphs.submit import submit, translate
+from dlg_ml_tasks.tasks import BadInput
+
+pytestmark = pytest.mark.integration
+
+RECIPE = "scripted_recipe:Scripted"
+
+
+@pytest.fixture
+def island(engine: Any) -> Island:
+    return Island(engine.address)
+
+
+def graph_of(*acts: str) -> dict[str, Any]:
+    """One chain load-ACT -> preprocess-ACT for each act of the scripted recipe."""
+    graph = GraphBuilder("acts", "Chains of two tasks.")
+    for act in acts:
+        raw = graph.task("load_raw", name=f"load-{act}", sources=f"sample:{act}", recipe=RECIPE)
+        graph.link(raw, graph.task("preprocess", name=f"preprocess-{act}", recipe=RECIPE), port="raw")
+    return graph.build()
+
+
+def states(tasks: tuple[TaskSnapshot, ...]) -> dict[str, str]:
+    return {task.node: task.state for task in tasks}
+
+
+def deploy_unchecked(island: Island, graph: dict[str, Any], session: str) -> None:
+    """Deploy as the graph editor would, past the checks."""
+    from dlg import droputils
+
+    drops = translate(graph, session, island.nodes())
+    island.create_session(session)
+    island.append_graph(session, drops)
+    island.deploy(session, sorted(droputils.get_roots(drops)))
+
+
+def set_field(graph: dict[str, Any], node: str, name: str, value: object) -> None:
+    for each in graph["nodeDataArray"]:
+        for field in each["fields"]:
+            if each["name"] == node and field["name"] == name:
+                field["value"] = value
+
+
+def test_a_graph_that_works_ends_well(island: Island) -> None:
+    seen: list[dict[str, str]] = []
+    result = follow(island, submit(graph_of("fine"), island), on_snapshot=lambda tasks: seen.append(states(tasks)))
+    assert result.ok, result.reason
+    assert states(result.tasks) == {"load-fine": "finished", "preprocess-fine": "finished"}
+    assert seen[-1] == states(result.tasks)
+    assert [task.task for task in result.tasks] == ["load_raw", "preprocess"]
+
+
+def test_a_failure_names_node_reason_and_log_and_what_follows_is_skipped(island: Island) -> None:
+    session = submit(graph_of("well", "bad"), island)
+    result = follow(island, session)
+    assert not result.ok
+    assert result.reason == r"load-bad: the sample is bad: C:\users\é; take another"
+    assert states(result.tasks) == {
+        "load-well": "finished",
+        "preprocess-well": "finished",
+        "load-bad": "failed",
+        "preprocess-bad": "skipped",
+    }
+    assert [task.node for task in result.failed] == ["load-bad"]
+    (log,) = result.logs.values()
+    assert "the sample is bad" in Path(log).read_text()
+
+
+def test_bugs_and_killed_children_are_named_too(island: Island) -> None:
+    result = follow(island, submit(graph_of("bug", "die"), island))
+    errors = {task.node: task.error for task in result.failed}
+    assert errors["load-bug"] == "KeyError: 'nothing'"
+    assert "killed by SIGKILL" in errors["load-die"]
+
+
+def test_log_lines_of_any_kind_reach_the_drops_log(island: Island) -> None:
+    session = submit(graph_of("talk"), island)
+    result = follow(island, session)
+    assert result.ok, result.reason
+    records = island.drop_logs(session, result.tasks[0].oid)
+    assert any(r"reading C:\users\é" in record["Message"] for record in records)
+
+
+def children_of(engine: Any) -> set[int]:
+    return {child.pid for child in psutil.Process(engine.node_manager.pid).children(recursive=True)}
+
+
+def eventually(condition: Callable[[], bool], seconds: float) -> bool:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.1)
+    return True
+
+
+def test_a_cancelled_session_ends_and_its_processes_too(island: Island, engine: Any) -> None:
+    follow(island, submit(graph_of("first"), island))  # the fork server is warm
+    before = children_of(engine)
+    session = submit(graph_of("sleep", "deaf"), island)
+    assert eventually(lambda: len(children_of(engine) - before) >= 3, 30), (
+        "both tasks and the deaf one's subprocess run"
+    )
+    cancel(island, session)
+    result = follow(island, session)
+    assert not result.ok
+    assert result.reason == "cancelled"
+    assert set(states(result.tasks).values()) == {"cancelled"}
+    assert eventually(lambda: not children_of(engine) - before, 10)
+
+
+def test_cancelling_what_has_ended_does_nothing(island: Island) -> None:
+    session = submit(graph_of("short"), island)
+    assert follow(island, session).ok
+    cancel(island, session)
+    assert follow(island, session).ok
+
+
+def test_parameters_are_refused_when_the_graph_is_deployed_past_the_checks(island: Island) -> None:
+    graph = graph_of("ok")
+    set_field(graph, "preprocess-ok", "on_error", "maybe")
+    deploy_unchecked(island, graph, "unchecked")
+    result = follow(island, "unchecked")
+    assert not result.ok
+    assert "on_error" in result.reason
+    assert "'maybe'" in result.reason
+    assert states(result.tasks)["load-ok"] == "cancelled"
+
+
+def test_submitting_a_wrong_graph_deploys_nothing(island: Island) -> None:
+    graph = graph_of("ok")
+    set_field(graph, "load-ok", "seed", -1)
+    with pytest.raises(BadInput, match=r"load-ok: .*seed.*-1"):
+        submit(graph, island, session="never")
+    with pytest.raises(EngineRefused, match="does not know session 'never'"):
+        follow(island, "never")
+
+
+def test_two_sessions_at_once_with_files_do_not_mix(island: Island) -> None:
+    sessions = []
+    for act in ("nap", "other"):
+        graph = graph_of(act)
+        for name in (f"load-{act} raw", f"preprocess-{act} data"):
+            set_field(graph, name, "dropclass", "dlg.data.drops.file.FileDROP")
+        sessions.append(submit(graph, island))
+    for session in sessions:
+        result = follow(island, session)
+        assert result.ok, result.reason
+
+
+def test_what_else_is_known_of_a_task_is_shown(island: Island) -> None:
+    known = {
+        "load-known": {"run_id": "r1", "reused": True, "progress": "half", "seconds": 9.0, "metrics": {"files": 1.0}}
+    }
+    result = follow(island, submit(graph_of("known"), island), enrich=lambda session: known)
+    task = result.tasks[0]
+    assert (task.state, task.run_id, task.progress, task.seconds, task.metrics) == (
+        "reused",
+        "r1",
+        "half",
+        9.0,
+        {"files": 1.0},
+    )
+
+
+def test_a_session_in_which_nothing_moves_is_a_failure(island: Island) -> None:
+    """Deployed without its roots, no task ever starts, and the engine says RUNNING for ever."""
+    drops = translate(graph_of("idle"), "idle", island.nodes())
+    island.create_session("idle")
+    island.append_graph("idle", drops)
+    island.deploy("idle", [])
+    result = follow(island, "idle", stuck_after=1, interval=0.1)
+    assert not result.ok
+    assert "load-idle, preprocess-idle never ran" in result.reason
+    cancel(island, "idle")
+
+
+def test_an_engine_that_is_not_there_is_a_clear_error() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        port = listening.getsockname()[1]
+    with pytest.raises(EngineUnreachable, match=f"127.0.0.1:{port} does not answer"):
+        follow(Island(f"127.0.0.1:{port}"), "s", unreachable_after=0)
+
+
+def test_an_address_without_port_is_refused() -> None:
+    with pytest.raises(EngineError, match="host:port"):
+        Island("localhost")
+
+
+@pytest.fixture
+def short_lived_engine(tmp_path: Path, engine_in: Any) -> Iterator[Any]:
+    with engine_in(tmp_path) as started:
+        yield started
+
+
+def test_the_tasks_end_with_their_node_manager(short_lived_engine: Any) -> None:
+    island = Island(short_lived_engine.address)
+    follow(island, submit(graph_of("first"), island))
+    server = children_of(short_lived_engine)
+    submit(graph_of("sleep"), island)
+    assert eventually(lambda: bool(children_of(short_lived_engine) - server), 30)
+    task = [psutil.Process(pid) for pid in children_of(short_lived_engine) - server]
+    os.kill(short_lived_engine.node_manager.pid, signal.SIGTERM)
+    assert short_lived_engine.node_manager.wait(20) == 0
+    _, alive = psutil.wait_procs(task, timeout=10)
+    assert alive == []
