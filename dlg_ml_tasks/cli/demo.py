@@ -15,6 +15,7 @@ from rich.table import Table
 
 from dlg_ml_tasks import stack
 from dlg_ml_tasks.cli.output import console
+from dlg_ml_tasks.graphs.follow import SessionResult
 from dlg_ml_tasks.graphs.override import override
 from dlg_ml_tasks.graphs.shipped import lifecycle
 
@@ -34,7 +35,7 @@ def demo(
     """Bring up the stack, run the lifecycle graph, show what came out.
 
     Two nights of telescope data are loaded and preprocessed; a model is trained on the first, retrained on the second, promoted if
-    it is better, and applied. Writes demo-summary.json and the pictures into ./demo-pictures. A second run reuses every finished task.
+    it is better, and applied. Writes demo-summary.json and demo-pictures. A second run reuses every finished task.
     """
     began = time.monotonic()
     home = stack.home_directory()
@@ -51,7 +52,7 @@ def demo(
             print_failure(result)
             raise typer.Exit(1)
         console.print("[bold]3. What came out[/]")
-        summary = _summarise(result.session, recipe, time.monotonic() - began)
+        summary = _summarise(result, recipe, time.monotonic() - began)
         _show(summary, {service.name: service.url for service in state.services})
         _SUMMARY.write_text(json.dumps(summary, indent=2) + "\n")
         console.print(f"summary: {_SUMMARY.resolve()}", highlight=False, soft_wrap=True)
@@ -62,15 +63,15 @@ def demo(
             stack.down(home, on_progress=lambda service, text: None)
 
 
-def _summarise(session: str, recipe: str, seconds: float) -> dict[str, Any]:
+def _summarise(result: SessionResult, recipe: str, seconds: float) -> dict[str, Any]:
     from dlg_ml_tasks.tracking.registry import versions
     from dlg_ml_tasks.tracking.runs import session_runs
 
-    runs = session_runs(session)
-    by_node = {run.node: run for run in runs}
+    by_node = {run.node: run for run in session_runs(result.session)}
+    runs = [by_node[task.node] for task in result.tasks]
     gate = by_node["promote"].metrics
     return {
-        "session": session,
+        "session": result.session,
         "seconds": round(seconds, 1),
         "tasks": [
             {
@@ -123,9 +124,12 @@ def _fetch_pictures(run_id: str) -> list[Path]:
     with tempfile.TemporaryDirectory() as folder:
         results = download(find_output(run_id), Path(folder))
         shutil.rmtree(_PICTURES, ignore_errors=True)
-        _PICTURES.mkdir()
-        pictures = sorted(results.rglob("*.png"))
-        return [Path(shutil.copy(picture, _PICTURES / f"{picture.parent.name}.{picture.name}")).resolve() for picture in pictures]
+        copies = []
+        for picture in sorted(results.rglob("*.png")):
+            copy = _PICTURES / picture.relative_to(results)
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            copies.append(Path(shutil.copy(picture, copy)).resolve())
+        return copies
 
 
 def _show(summary: dict[str, Any], addresses: dict[str, str | None]) -> None:

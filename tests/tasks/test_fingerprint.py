@@ -15,7 +15,9 @@ from dlg_ml_tasks.tracking import Reference
 
 
 def _reference(digest: str, run: str = "0") -> Reference:
-    return Reference(kind="files", uri=f"runs:/{run * 32}/data", run_id=run * 32, digest=digest * 64, fingerprint="f" * 64)
+    return Reference(
+        kind="files", uri=f"runs:/{run * 32}/data", run_id=run * 32, digest=digest * 64, fingerprint="f" * 64
+    )
 
 
 def _fingerprint(epochs: int = 1, digest: str = "a", run: str = "0", resolved: object = None) -> str:

@@ -68,8 +68,13 @@ def test_a_model_is_trained_retrained_promoted_and_applied(name: str, tmp_path: 
     results = infer.run({**DIGITS, "model": f"models:/{name}@champion"}, {"data": [a, b]})
     folder = download(results.reference, tmp_path / "results")
     assert {path.name for path in folder.iterdir()} == {
-        "metrics.json", "digits.A.4.heldback.npz", "digits.A.5.unlabelled.npz", "digits.B.4.heldback.npz", "digits.B.5.unlabelled.npz"
-    }  # fmt: skip
+        "metrics.json",
+        *(
+            f"digits.{night}.{index}.{role}.npz"
+            for night in "AB"
+            for index, role in ((4, "heldback"), (5, "unlabelled"))
+        ),
+    }
     assert json.loads((folder / "metrics.json").read_text())["model"] == f"models:/{name}/2"
     assert len(list(folder.rglob("*.png"))) == 4
 
@@ -97,9 +102,7 @@ def test_a_changed_source_file_is_loaded_again(tmp_path: Path) -> None:
 
 def test_training_twice_gives_the_same_bits(name: str) -> None:
     data = _data()
-    digests = {
-        train.run({**QUICK, "model_name": f"{name}-{i}"}, {"data": [data]}).reference.digest for i in range(2)
-    }
+    digests = {train.run({**QUICK, "model_name": f"{name}-{i}"}, {"data": [data]}).reference.digest for i in range(2)}
     other = train.run({**QUICK, "model_name": name, "seed": 1}, {"data": [data]}).reference.digest
     assert len(digests) == 1
     assert other not in digests
@@ -267,7 +270,7 @@ def test_a_full_scratch_disk_is_named_and_fails_the_run(tmp_path: Path, monkeypa
     monkeypatch.setenv(SCRATCH, str(tmp_path))
     monkeypatch.setattr(shutil, "move", full)
     started: list[str] = []
-    with pytest.raises(DiskFull, match="/scratch/x.*DLG_ML_SCRATCH"):
+    with pytest.raises(DiskFull, match=r"/scratch/x.*DLG_ML_SCRATCH"):
         load_raw.run({"sources": "sample:night-A", "seed": 77, **DIGITS}, on_start=started.append)
     assert _status(started[0]) == "FAILED"
     assert list(tmp_path.iterdir()) == []

@@ -17,7 +17,9 @@ from dlg_ml_tasks.tasks.promotion import decide
         ({"new": 0.5, "earlier": 0.8}, False),
     ],
 )
-def test_a_challenger_must_gain_on_new_data_and_lose_little_on_earlier(challenger: dict[str, float], promoted: bool) -> None:
+def test_a_challenger_must_gain_on_new_data_and_lose_little_on_earlier(
+    challenger: dict[str, float], promoted: bool
+) -> None:
     decision = decide({"new": 0.6, "earlier": 0.8}, challenger, min_gain=0.0, max_loss=0.03)
     assert decision.promoted is promoted
 

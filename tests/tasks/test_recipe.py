@@ -16,7 +16,9 @@ def test_a_shipped_recipe_is_found_by_its_short_name_and_by_import_path() -> Non
     assert short.settings.channels == 4
 
 
-@pytest.mark.parametrize("name", ["galaxies", "no.such.module:Name", "dlg_ml_tasks.tasks:Nothing", "json:JSONDecoder", ""])
+@pytest.mark.parametrize(
+    "name", ["galaxies", "no.such.module:Name", "dlg_ml_tasks.tasks:Nothing", "json:JSONDecoder", ""]
+)
 def test_an_unknown_recipe_is_named(name: str) -> None:
     with pytest.raises(BadInput) as caught:
         load_recipe(name, {})

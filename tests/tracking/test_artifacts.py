@@ -26,7 +26,13 @@ def _write(folder: Path, files: dict[str, bytes]) -> Path:
     return folder
 
 
-FILES = {"a.txt": b"a", "sub/b.txt": b"bb", "sub/deeper/c with space.txt": b"ccc", "empty.txt": b"", "naïve #1?.txt": b"odd"}
+FILES = {
+    "a.txt": b"a",
+    "sub/b.txt": b"bb",
+    "sub/deeper/c with space.txt": b"ccc",
+    "empty.txt": b"",
+    "naïve #1?.txt": b"odd",
+}
 
 
 def test_a_folder_comes_back_as_it_went(repository: NgasArtifactRepository, tmp_path: Path) -> None:
@@ -52,7 +58,9 @@ def test_an_artifact_logged_again_is_replaced(repository: NgasArtifactRepository
     assert Path(repository.download_artifacts("p/x.bin", str(tmp_path / "out"))).read_bytes() == b"second, longer"
 
 
-def test_a_missing_artifact_is_reported_as_missing_and_leaves_no_file(repository: NgasArtifactRepository, tmp_path: Path) -> None:
+def test_a_missing_artifact_is_reported_as_missing_and_leaves_no_file(
+    repository: NgasArtifactRepository, tmp_path: Path
+) -> None:
     with pytest.raises(MlflowException) as caught:
         repository._download_file(remote_file_path="no/such.bin", local_path=str(tmp_path / "such.bin"))
     assert caught.value.error_code == "RESOURCE_DOES_NOT_EXIST"
@@ -98,6 +106,9 @@ def test_the_scheme_is_registered_in_every_import_order(program: str) -> None:
         "print(type(get('ngas://127.0.0.1:1/x')).__name__)"
     )
     done = subprocess.run(
-        [sys.executable, "-W", "error::UserWarning:mlflow", "-c", f"{program}; {check}"], capture_output=True, text=True, check=True
+        [sys.executable, "-W", "error::UserWarning:mlflow", "-c", f"{program}; {check}"],
+        capture_output=True,
+        text=True,
+        check=True,
     )
     assert done.stdout.strip() == "NgasArtifactRepository"

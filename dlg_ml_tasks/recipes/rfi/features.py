@@ -36,7 +36,7 @@ def noise_sigma(visibilities: Complex, valid: Mask) -> npt.NDArray[np.float32]:
         raise ValueError("no channel with noise in it")
     channels = np.arange(sigma.size)
     filled = np.interp(channels, channels[known], sigma[known]).astype(np.float32)
-    smooth: npt.NDArray[np.float32] = median_filter(filled, size=min(SIGMA_WINDOW, filled.size), mode="nearest")
+    smooth: npt.NDArray[np.float32] = median_filter(filled, size=min(SIGMA_WINDOW, filled.size), mode="reflect")
     return smooth
 
 

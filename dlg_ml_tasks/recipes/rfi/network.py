@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -32,21 +34,31 @@ def _pair(channels_in: int, channels_out: int) -> nn.Sequential:
 
 
 CHANNELS = 5
+STEADY_LIMIT = 4.0
 
 
 def visible_channels(whitened: Tensor) -> Tensor:
     """What the first convolution sees: (N, 2, T, F) real and imaginary parts in units of sigma to (N, 5, T, F).
 
-    Log amplitudes of the visibility and of its second differences in time and in frequency, then the latter two averaged over
-    the whole time and the whole channel. The differences remove the smooth sky, which interference beats against and hides in;
-    the averages show weak impulses and weak transmitters, which stand out in no single sample and reach beyond the convolutions.
+    1. log amplitude of the visibility;
+    2. log amplitude of its second difference in time: without the smooth sky, in which interference hides;
+    3. the same in frequency;
+    4. (2) averaged over all channels: weak impulses, which stand out in no single sample;
+    5. log amplitude of the second difference in frequency averaged over all times, as complex numbers: weak transmitters on the
+       ground, whose phase stays while the sky's turns. Clipped first, so that a short strong signal is not taken for a steady one.
     """
     whitened = whitened.float()
     in_time = _log_amplitude(_second_difference(whitened, 2))
-    in_frequency = _log_amplitude(_second_difference(whitened, 3))
-    of_time = in_time.mean(3, keepdim=True).expand_as(in_time)
-    of_channel = in_frequency.mean(2, keepdim=True).expand_as(in_frequency)
-    return torch.cat([_log_amplitude(whitened), in_time, in_frequency, of_time, of_channel], dim=1)
+    difference = _second_difference(whitened, 3)
+    steady = difference.clamp(-STEADY_LIMIT, STEADY_LIMIT).mean(2, keepdim=True) * math.sqrt(whitened.shape[2])
+    channels = [
+        _log_amplitude(whitened),
+        in_time,
+        _log_amplitude(difference),
+        in_time.mean(3, keepdim=True).expand_as(in_time),
+        _log_amplitude(steady).expand_as(in_time),
+    ]
+    return torch.cat(channels, dim=1)
 
 
 def _log_amplitude(parts: Tensor) -> Tensor:
