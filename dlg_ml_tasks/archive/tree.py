@@ -193,7 +193,6 @@ class NgasTree:
 
     def remove_tree(self, directory: str) -> None:
         """Removes what is in a directory, then the directory, so that a removal cut short can be run again."""
-        self.directories.forget(directory)
         for entry in self.listing(directory):
             if entry.is_directory:
                 self.remove_tree(entry.path)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+import time
 import tracemalloc
 import zlib
 from collections.abc import Callable
@@ -90,6 +91,16 @@ def test_overwriting_leaves_files_alone_whose_ids_begin_alike(client: NgasClient
     client.archive(b"new", *names(file_id))
     client.delete(file_id)
     assert client.read(client.status(other)) == b"other"
+
+
+def test_overwriting_leaves_files_alone_whose_ids_match_as_a_pattern(client: NgasClient, file_id: str) -> None:
+    client.archive(b"other", *names(f"{file_id}xa"))
+    client.archive(b"other", *names(f"{file_id}_A"))
+    for content in (b"old", b"new"):
+        client.archive(content, *names(f"{file_id}_a"))
+    client.delete(f"{file_id}_a")
+    assert client.find(f"{file_id}xa") is not None
+    assert client.find(f"{file_id}_A") is not None
 
 
 def test_the_same_content_is_not_sent_again(proxied: NgasClient, proxy: Any, file_id: str) -> None:
@@ -228,6 +239,15 @@ def test_a_failure_in_a_reply_with_http_200_is_an_error(client: NgasClient, file
         client.discard(status)
 
 
+def test_an_unknown_failure_in_a_reply_with_http_200_is_an_error(
+    proxied: NgasClient, proxy: Any, http_reply: Build
+) -> None:
+    failure = '<NgamsStatus><Status Status="FAILURE" Message="it did not work"/></NgamsStatus>'
+    proxy.answer = lambda request, forward: http_reply(200, failure)
+    with pytest.raises(ProtocolError, match="it did not work"):
+        proxied.server_status()
+
+
 def test_an_offline_server_says_so(proxied: NgasClient, proxy: Any, file_id: str, http_reply: Build) -> None:
     offline = '<NgamsStatus><Status Status="FAILURE" Message="NGAMS_ER_IMPROPER_STATE:4015:ERROR: OFFLINE/IDLE"/></NgamsStatus>'
     proxy.answer = lambda request, forward: http_reply(400, offline)
@@ -316,6 +336,39 @@ def test_many_threads_writing_one_file_leave_one_whole_version(client: NgasClien
         list(pool.map(lambda content: client.archive(content, *names(file_id)), contents))
     assert len(versions(client, file_id)) == 1
     assert client.read(client.checkfile(file_id)) in contents
+
+
+def test_one_file_is_written_by_one_thread_at_a_time(proxied: NgasClient, proxy: Any, file_id: str) -> None:
+    # The real server gives concurrent uploads of one id the same version.
+    under_way, most = [0], [0]
+
+    def answer(request: Any, forward: Callable[[], bytes]) -> bytes:
+        if request.command != "QARCHIVE":
+            return forward()
+        under_way[0] += 1
+        most[0] = max(most[0], under_way[0])
+        time.sleep(0.02)
+        reply = forward()
+        under_way[0] -= 1
+        return reply
+
+    proxy.answer = answer
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda number: proxied.archive(b"content %d" % number, *names(file_id)), range(4)))
+    assert most == [1]
+
+
+def test_a_cluster_node_that_has_not_the_file_is_left_for_the_one_that_has(
+    proxied: NgasClient, proxy: Any, server: EmbeddedNgas, file_id: str, http_reply: Build
+) -> None:
+    status = proxied.archive(b"content", *names(file_id))
+
+    def elsewhere(request: Any, forward: Callable[[], bytes]) -> bytes:
+        target = request.head.split(b" ")[1].decode()
+        return http_reply(303, "", Location=f"http://{server.host}:{server.port}{target}")
+
+    proxy.answer = elsewhere
+    assert proxied.read(status) == b"content"
 
 
 def test_ids_with_characters_of_urls_are_quoted(client: NgasClient, file_id: str) -> None:

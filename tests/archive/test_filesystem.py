@@ -309,6 +309,20 @@ def test_removing_a_tree_leaves_no_object_of_it_in_the_archive(fs: NgasFileSyste
     assert not any(copy.file_id.startswith(naming.file_id(tree)) for copy in fs._tree._copies("/"))
 
 
+def test_removing_a_file_with_a_long_name_leaves_no_object_of_it(fs: NgasFileSystem, home: str) -> None:
+    fs.pipe_file(f"{home}/{'n' * 255}", b"long")
+    fs.rm(f"{home}/{'n' * 255}")
+    assert fs._tree._copies(home) == []
+
+
+def test_removing_a_tree_spares_a_strangers_file_whose_id_differs_in_case(fs: NgasFileSystem, tree: str) -> None:
+    # LIKE ignores case on SQLite.
+    foreign = f"{naming.listing_prefix(tree).upper()}FOREIGN"
+    fs._tree.client.archive(b"not ours", foreign, f"{foreign}.bin")
+    fs.rm(tree, recursive=True)
+    assert fs._tree.client.find(foreign) is not None
+
+
 def test_a_removed_tree_can_be_written_again(fs: NgasFileSystem, tree: str, other: NgasFileSystem) -> None:
     fs.rm(tree, recursive=True)
     fs.pipe_file(f"{tree}/abc/new.txt", b"new")

@@ -25,6 +25,7 @@ def _nap(out: Path) -> None:
 def _sleep_deaf(out: Path) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     subprocess.Popen(["sleep", "120.25"])
+    logging.getLogger("dlg_ml_tasks.scripted").info("deaf from here on")
     time.sleep(120)
 
 

@@ -99,7 +99,7 @@ def test_a_cancelled_task_stops_and_its_run_is_killed(
 
 
 def test_a_task_that_ignores_the_cancellation_is_killed_with_its_subprocesses(watched: Watched) -> None:
-    watched.stop = watched.started
+    watched.stop = lambda: "deaf from here on" in watched.log
     with pytest.raises(TaskStopped):
         watched.run("deaf")
     assert not [each for each in psutil.process_iter(["cmdline"]) if each.info["cmdline"] == ["sleep", "120.25"]]

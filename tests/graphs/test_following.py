@@ -155,16 +155,25 @@ def test_submitting_a_wrong_graph_deploys_nothing(island: Island) -> None:
         follow(island, "never")
 
 
-def test_two_sessions_at_once_with_files_do_not_mix(island: Island) -> None:
-    sessions = []
-    for act in ("nap", "other"):
-        graph = graph_of(act)
-        for name in (f"load-{act} raw", f"preprocess-{act} data"):
-            set_field(graph, name, "dropclass", "dlg.data.drops.file.FileDROP")
-        sessions.append(submit(graph, island))
-    for session in sessions:
-        result = follow(island, session)
-        assert result.ok, result.reason
+def test_a_file_between_tasks_is_found_again_however_late_and_whatever_else_was_deployed(island: Island) -> None:
+    builder = GraphBuilder("files", "A file that is read late.")
+    early = builder.task("load_raw", name="early", sources="sample:early", recipe=RECIPE)
+    slow = builder.task("load_raw", name="slow", sources="sample:nap", recipe=RECIPE)
+    late = builder.task("preprocess", name="late", recipe=RECIPE)
+    builder.link(early, late, port="raw")
+    builder.link(slow, late, port="after")
+    graph = builder.build()
+    set_field(graph, "early raw", "dropclass", "dlg.data.drops.file.FileDROP")
+    session = submit(graph, island)
+    other: list[str] = []
+
+    def deploy_another(tasks: tuple[TaskSnapshot, ...]) -> None:
+        if not other and states(tasks)["early"] == "finished":
+            other.append(submit(graph_of("other"), island))
+
+    result = follow(island, session, on_snapshot=deploy_another, interval=0.1)
+    assert result.ok, result.reason
+    assert other
 
 
 def test_what_else_is_known_of_a_task_is_shown(island: Island) -> None:
