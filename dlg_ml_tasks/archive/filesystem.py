@@ -144,6 +144,10 @@ class NgasFileSystem(AbstractFileSystem):  # type: ignore[misc]  # fsspec has no
         """When the present content of a file was archived (UTC)."""
         return self._tree.file(self._strip_protocol(path)).status.ingested
 
+    def check(self, path: str) -> None:
+        """Make the archive read a file and compare its checksum. Raises ChecksumMismatch if it is damaged."""
+        self.client.checkfile(self._tree.file(self._strip_protocol(path)).status.file_id)
+
     # --- reading ---
 
     def cat_file(self, path: str, start: int | None = None, end: int | None = None, **_: Any) -> bytes:

@@ -8,9 +8,10 @@ from typing import Annotated
 
 import fsspec
 import typer
+from rich.progress import track
 from rich.table import Table
 
-from dlg_ml_tasks.archive import NgasFileSystem
+from dlg_ml_tasks.archive import ChecksumMismatch, NgasFileSystem
 from dlg_ml_tasks.cli.output import console, fail, print_json
 from dlg_ml_tasks.cli.stack import Json
 from dlg_ml_tasks.tasks import BadInput
@@ -107,9 +108,13 @@ def check(url: Url) -> None:
     files = fs.find(path)
     if not files:
         raise BadInput(f"{url} holds no file")
-    bad = [file for file in files if not fs.check(file)]
-    for file in bad:
-        console.print(f"[red]corrupt[/] {file}", highlight=False)
+    bad = []
+    for file in track(files, "checking", console=console, transient=True, disable=not console.is_terminal):
+        try:
+            fs.check(file)
+        except ChecksumMismatch as error:
+            bad.append(file)
+            console.print(f"damaged: {file} ({error})", style="red", markup=False, highlight=False)
     console.print(f"{len(files) - len(bad)} of {len(files)} files are intact", highlight=False)
     if bad:
         raise typer.Exit(1)

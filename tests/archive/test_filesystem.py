@@ -315,12 +315,16 @@ def test_removing_a_file_with_a_long_name_leaves_no_object_of_it(fs: NgasFileSys
     assert fs._tree._copies(home) == []
 
 
-def test_removing_a_tree_spares_a_strangers_file_whose_id_differs_in_case(fs: NgasFileSystem, tree: str) -> None:
-    # LIKE ignores case on SQLite.
-    foreign = f"{naming.listing_prefix(tree).upper()}FOREIGN"
-    fs._tree.client.archive(b"not ours", foreign, f"{foreign}.bin")
+def test_removing_a_tree_spares_a_strangers_file_whose_id_differs_in_case(
+    fs: NgasFileSystem, tree: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client, foreign = fs._tree.client, f"{naming.listing_prefix(tree).upper()}FOREIGN"
+    client.archive(b"not ours", foreign, f"{foreign}.bin")
+    query = client.query
+    # LIKE ignores case on the real server with SQLite, and not on the embedded one.
+    monkeypatch.setattr(client, "query", lambda like: query(like) + query(foreign))
     fs.rm(tree, recursive=True)
-    assert fs._tree.client.find(foreign) is not None
+    assert client.find(foreign) is not None
 
 
 def test_a_removed_tree_can_be_written_again(fs: NgasFileSystem, tree: str, other: NgasFileSystem) -> None:

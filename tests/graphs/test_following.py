@@ -155,15 +155,17 @@ def test_submitting_a_wrong_graph_deploys_nothing(island: Island) -> None:
         follow(island, "never")
 
 
-def test_a_file_between_tasks_is_found_again_however_late_and_whatever_else_was_deployed(island: Island) -> None:
-    builder = GraphBuilder("files", "A file that is read late.")
+def test_files_between_tasks_are_found_however_late_and_whatever_else_was_deployed(island: Island) -> None:
+    builder = GraphBuilder("files", "Files that are written or read late.")
     early = builder.task("load_raw", name="early", sources="sample:early", recipe=RECIPE)
     slow = builder.task("load_raw", name="slow", sources="sample:nap", recipe=RECIPE)
     late = builder.task("preprocess", name="late", recipe=RECIPE)
     builder.link(early, late, port="raw")
     builder.link(slow, late, port="after")
+    builder.link(slow, builder.task("preprocess", recipe=RECIPE), port="raw")
     graph = builder.build()
-    set_field(graph, "early raw", "dropclass", "dlg.data.drops.file.FileDROP")
+    for name in ("early raw", "slow raw"):
+        set_field(graph, name, "dropclass", "dlg.data.drops.file.FileDROP")
     session = submit(graph, island)
     other: list[str] = []
 

@@ -142,6 +142,12 @@ def test_the_archive_is_reached_by_url(stack, home, tmp_path) -> None:
     stack("ngas", "get", f"{url}/x.txt", str(tmp_path / "y.txt"))
     assert (tmp_path / "y.txt").read_text() == "hello"
     assert "1 of 1" in stack("ngas", "check", url).stdout
+    [stored] = [path for path in (home / "ngas").rglob("*") if path.is_file() and path.read_bytes() == b"hello"]
+    stored.chmod(0o644)
+    stored.write_bytes(b"jello")
+    damaged = stack("ngas", "check", url, check=False)
+    assert damaged.returncode == 1
+    assert "damaged: /by-hand/x.txt" in damaged.stdout
     stack("ngas", "rm", f"{url}/x.txt")
     assert stack("ngas", "ls", f"{url}/x.txt", check=False).returncode == 1
 
