@@ -146,7 +146,7 @@ class NgasFileSystem(AbstractFileSystem):  # type: ignore[misc]  # fsspec has no
 
     def check(self, path: str) -> None:
         """Make the archive read a file and compare its checksum. Raises ChecksumMismatch if it is damaged."""
-        self.client.checkfile(self._tree.file(self._strip_protocol(path)).status.file_id)
+        self._tree.check(self._strip_protocol(path))
 
     # --- reading ---
 

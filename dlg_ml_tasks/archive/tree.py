@@ -144,6 +144,12 @@ class NgasTree:
         with self.about(entry.path):
             self.client.retrieve(entry.status.file_id, destination, known=entry.status)
 
+    def check(self, path: str) -> None:
+        """Makes the archive read a file and compare its checksum; raises ChecksumMismatch if it is damaged."""
+        entry = self.file(path)
+        with self.about(path):
+            self.client.checkfile(entry.status.file_id)
+
     def store(self, path: str, content: Path | bytes | IO[bytes], known: Entry | None) -> None:
         """Archives `content` at `path` and makes its parents visible.
 

@@ -74,10 +74,10 @@ class NgasArtifactRepository(ArtifactRepository):
 
     def delete_artifacts(self, artifact_path: str | None = None) -> None:
         """Delete a file, or a directory with all below it. `mlflow gc` repeats deletions, so a missing path is no error."""
-        try:
-            self._fs.rm(self._remote(artifact_path), recursive=True)
-        except FileNotFoundError:
-            return
+        path = self._remote(artifact_path)
+        # fsspec would take the name of a missing file such as `model[1]` for a pattern, and delete `model1`.
+        if self._fs.exists(path):
+            self._fs.rm(path, recursive=True)
 
     def _remote(self, directory: str | None, name: str = "") -> str:
         # MLflow's REST client deletes with a trailing slash, which verify_artifact_path would refuse.

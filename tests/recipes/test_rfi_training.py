@@ -61,8 +61,8 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
-def test_the_network_has_113_257_parameters() -> None:
-    assert sum(parameter.numel() for parameter in UNet().parameters()) == 113_257
+def test_the_network_has_113_329_parameters() -> None:
+    assert sum(parameter.numel() for parameter in UNet().parameters()) == 113_329
 
 
 def test_a_few_steps_lower_the_loss(rfi: Rfi, train_item: Item) -> None:

@@ -77,6 +77,14 @@ def test_deleting_a_folder_frees_it_leaves_its_namesake_and_may_be_repeated(
     assert [info.path for info in repository.list_artifacts("abcd")] == ["abcd/y"]
 
 
+def test_deleting_a_missing_name_that_looks_like_a_pattern_deletes_nothing_else(
+    repository: NgasArtifactRepository, tmp_path: Path
+) -> None:
+    repository.log_artifact(_write(tmp_path, {"model1": b"1"}) / "model1")
+    repository.delete_artifacts("model[1]")
+    assert [info.path for info in repository.list_artifacts()] == ["model1"]
+
+
 @pytest.mark.parametrize("path", ["../up", "/absolute", "a//b", "."])
 def test_a_path_that_leaves_the_root_is_refused(repository: NgasArtifactRepository, tmp_path: Path, path: str) -> None:
     _write(tmp_path, {"x": b"1"})

@@ -46,7 +46,7 @@ class Crops(Dataset[tuple[Tensor, Tensor]]):
         )
         if 0 in self.size:
             raise BadInput(
-                f"observations of {times} times x {channels} channels are too small; at least 8 x 8 samples are needed"
+                f"observations of {times} times x {channels} channels are too small; at least 16 x 16 samples are needed"
             )
 
     def __len__(self) -> int:

@@ -33,18 +33,20 @@ def _pair(channels_in: int, channels_out: int) -> nn.Sequential:
     return nn.Sequential(Convolution(channels_in, channels_out), Convolution(channels_out, channels_out))
 
 
-CHANNELS = 5
+CHANNELS = 6
 STEADY_LIMIT = 4.0
+BAND = 16
 
 
 def visible_channels(whitened: Tensor) -> Tensor:
-    """What the first convolution sees: (N, 2, T, F) real and imaginary parts in units of sigma to (N, 5, T, F).
+    """What the first convolution sees: (N, 2, T, F) real and imaginary parts in units of sigma to (N, 6, T, F).
 
     1. log amplitude of the visibility;
     2. log amplitude of its second difference in time: without the smooth sky, in which interference hides;
     3. the same in frequency;
     4. (2) averaged over all channels: weak impulses, which stand out in no single sample;
-    5. log amplitude of the second difference in frequency averaged over all times, as complex numbers: weak transmitters on the
+    5. (2) averaged over some 48 channels: weak digital television;
+    6. log amplitude of the second difference in frequency averaged over all times, as complex numbers: weak transmitters on the
        ground, whose phase stays while the sky's turns. Clipped first, so that a short strong signal is not taken for a steady one.
     """
     whitened = whitened.float()
@@ -56,6 +58,7 @@ def visible_channels(whitened: Tensor) -> Tensor:
         in_time,
         _log_amplitude(difference),
         in_time.mean(3, keepdim=True).expand_as(in_time),
+        _band_average(in_time),
         _log_amplitude(steady).expand_as(in_time),
     ]
     return torch.cat(channels, dim=1)
@@ -63,6 +66,12 @@ def visible_channels(whitened: Tensor) -> Tensor:
 
 def _log_amplitude(parts: Tensor) -> Tensor:
     return 0.5 * torch.log(parts[:, :1].square() + parts[:, 1:].square() + 0.01) - 1.0
+
+
+def _band_average(x: Tensor) -> Tensor:
+    """Mean over the band of BAND channels that a sample lies in and the two bands beside it."""
+    bands = F.pad(F.avg_pool2d(x, (1, BAND)), (1, 1, 0, 0), mode="replicate")
+    return F.avg_pool2d(bands, (1, 3), stride=1).repeat_interleave(BAND, dim=3)
 
 
 def _second_difference(parts: Tensor, dim: int) -> Tensor:
@@ -73,9 +82,9 @@ def _second_difference(parts: Tensor, dim: int) -> Tensor:
 
 
 class UNet(nn.Module):
-    """Three halvings of the resolution, 8 to 64 channels, 113 257 parameters.
+    """Three halvings of the resolution, 8 to 64 channels, 113 329 parameters.
 
-    Takes whitened visibilities (N, 2, T, F), T and F multiples of 8, float16 or float32; returns log-odds float32 (N, T, F).
+    Takes whitened visibilities (N, 2, T, F), T a multiple of 8 and F of 16, float16 or float32; returns log-odds float32 (N, T, F).
     """
 
     def __init__(self, base: int = 8, depth: int = 3) -> None:

@@ -1,6 +1,6 @@
 """The preprocessed form of one observation: a safetensors shard, which is read by memory map, and a JSON manifest about it.
 
-Shard, for B waterfalls of T x F samples padded to P x Q (multiples of 8):
+Shard, for B waterfalls of T x F samples padded to P x Q (multiples of 16):
     whitened  float16 (B, 2, P, Q)    real and imaginary part / sigma
     sigma     float32 (B, F)          noise per channel, in the raw file's units
     valid     uint8   (B, T, F / 8)   where there is a measurement (bits packed along channels, as all masks)
@@ -31,8 +31,8 @@ from dlg_ml_tasks.recipes.rfi.truth import Truth
 from dlg_ml_tasks.tasks.errors import BadInput
 
 SHARD, MANIFEST = "waterfalls.safetensors", "manifest.json"
-MULTIPLE = 8
-"""The network halves the resolution three times."""
+MULTIPLE = 16
+"""The network halves the resolution three times, and averages over bands of 16 channels."""
 
 
 @dataclass(frozen=True)
