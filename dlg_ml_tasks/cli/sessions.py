@@ -9,7 +9,7 @@ import typer
 
 from dlg_ml_tasks.cli.output import console
 from dlg_ml_tasks.graphs.document import read_graph
-from dlg_ml_tasks.graphs.override import override
+from dlg_ml_tasks.graphs.override import override, with_absolute_sources
 
 
 def run(
@@ -27,7 +27,7 @@ def run(
     Examples: dlg-ml run graphs/lifecycle.graph · dlg-ml run graphs/lifecycle.graph --set recipe=digits --set model_name=digits
     --set infer.model=models:/digits@champion · dlg-ml run graphs/train.graph --set train.epochs=10
     """
-    changed = override(read_graph(graph), settings or [])
+    changed = with_absolute_sources(override(read_graph(graph), settings or []), Path.cwd())
     from dlg_ml_tasks.cli.live import print_failure, start, table_of, watch
 
     session = start(changed)

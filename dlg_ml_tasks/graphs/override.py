@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import copy
+import re
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 from dlg_ml_tasks.components.palette import task_of
-from dlg_ml_tasks.graphs.document import parameters_of, value_of
+from dlg_ml_tasks.components.parameters import read_parameters, to_graph_value
+from dlg_ml_tasks.graphs.document import parameters_of, task_nodes, value_of
 from dlg_ml_tasks.tasks import BadInput
 
 
@@ -35,6 +38,29 @@ def override(graph: dict[str, Any], settings: Iterable[str]) -> dict[str, Any]:
         for field in fields:
             field["value"] = value
     return changed
+
+
+def with_absolute_sources(graph: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """A copy of the graph in which relative local paths among load_raw's sources are taken from `folder`.
+
+    A node manager's working directory is that of whichever session was created last, so a relative path means nothing there.
+    """
+    changed = copy.deepcopy(graph)
+    for node, task in task_nodes(changed):
+        field = parameters_of(node).get("sources")
+        if task.name != "load_raw" or field is None:
+            continue
+        try:
+            sources = read_parameters(task, {"sources": field.get("value")}).model_dump()["sources"]
+        except BadInput:
+            # `check` says what is wrong with it, with the node's name.
+            continue
+        field["value"] = to_graph_value([each if _is_absolute(each) else str(folder / each) for each in sources])
+    return changed
+
+
+def _is_absolute(source: str) -> bool:
+    return source.startswith("/") or re.match(r"[A-Za-z][A-Za-z0-9+.-]*:", source) is not None
 
 
 def _find_nodes(graph: dict[str, Any], name: str) -> list[dict[str, Any]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 
 from dlg_ml_tasks.graphs.check import Problem, check
 from dlg_ml_tasks.graphs.document import parameters_of, ports_of, read_graph
-from dlg_ml_tasks.graphs.override import override
+from dlg_ml_tasks.graphs.override import override, with_absolute_sources
 from dlg_ml_tasks.graphs.shipped import lifecycle
 from dlg_ml_tasks.graphs.submit import FILE_DROP, new_session_id, translate
 from dlg_ml_tasks.tasks import BadInput
@@ -188,3 +189,11 @@ def test_a_session_is_named_after_its_graph_and_no_two_share_a_name(graph: dict[
     assert new_session_id(graph) != new_session_id(graph)
     graph["modelData"]["filePath"] = "some where/my graph.v2.graph"
     assert new_session_id(graph).startswith("my-graph-v2-")
+
+
+def test_relative_sources_are_taken_from_the_submitters_folder(graph: dict[str, Any]) -> None:
+    given = ["night/*.uvh5", "/data/x.uvh5", "s3://bucket/y", "sample:night-A"]
+    parameters_of(node_of(graph, "load-raw-A"))["sources"]["value"] = json.dumps(given)
+    changed = with_absolute_sources(graph, Path("/home/me"))
+    sources = json.loads(parameters_of(node_of(changed, "load-raw-A"))["sources"]["value"])
+    assert sources == ["/home/me/night/*.uvh5", *given[1:]]

@@ -123,7 +123,8 @@ def test_inference_writes_a_flagged_copy_an_archive_and_pictures(
         pair, polarisation = baseline.split()
         np.testing.assert_array_equal(uvdata.get_flags((*map(int, pair.split("-")), polarisation)), mask)
     assert "dlg_ml_tasks.recipes.rfi" in uvdata.history
-    assert rfi.metrics(counts)["precision"] > 0.9
+    found = rfi.metrics(counts)
+    assert found["precision"] > 10 * found["true_fraction"]
 
 
 def test_the_copy_keeps_the_visibilities(rfi: Rfi, held_back_item: Item, tmp_path: Path) -> None:
