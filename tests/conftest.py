@@ -31,16 +31,13 @@ def tracking_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def tracking(archive: str, tracking_store: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """An experiment of the test's own with its artifacts in the embedded archive; yields its artifact location."""
+def tracking(archive: str, tracking_store: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """An experiment of the test's own with its artifacts in the embedded archive; returns its artifact location."""
     import mlflow
 
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tracking_store}")
-    before = mlflow.get_tracking_uri()
-    mlflow.set_tracking_uri(f"sqlite:///{tracking_store}")
     name = f"test-{uuid.uuid4().hex[:8]}"
     location = f"{archive}/{name}"
     mlflow.MlflowClient().create_experiment(name, artifact_location=location)
     monkeypatch.setenv("DLG_ML_EXPERIMENT", name)
-    yield location
-    mlflow.set_tracking_uri(before)
+    return location

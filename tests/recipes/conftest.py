@@ -21,9 +21,9 @@ def rfi() -> Rfi:
 
 @pytest.fixture(scope="session")
 def night(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """One training and one held-back observation of two baselines, and the real one."""
+    """One training and one held-back observation of three baselines, and the real one."""
     folder = tmp_path_factory.mktemp("night")
-    simulate_night(NIGHTS["A"], folder, seed=3, train_files=1, held_back_files=1, baselines=2)
+    simulate_night(NIGHTS["A"], folder, seed=3, train_files=1, held_back_files=1, baselines=3)
     copy_real_observation(folder)
     return folder
 

@@ -33,7 +33,7 @@ def test_the_recipe_is_found_by_its_short_name() -> None:
 
 
 def test_the_same_seed_writes_the_same_bytes(night: Path, tmp_path: Path) -> None:
-    written = simulate_night(NIGHTS["A"], tmp_path, seed=3, train_files=1, held_back_files=0, baselines=2)
+    written = simulate_night(NIGHTS["A"], tmp_path, seed=3, train_files=1, held_back_files=0, baselines=3)
     assert [path.name for path in written] == [TRAIN]
     for name in (TRAIN, "zen.A.train.00.truth.npz"):
         assert (tmp_path / name).read_bytes() == (night / name).read_bytes()
@@ -42,7 +42,7 @@ def test_the_same_seed_writes_the_same_bytes(night: Path, tmp_path: Path) -> Non
 def test_pyuvdata_reads_a_simulated_file_with_all_checks_on(night: Path) -> None:
     uvdata = UVData.from_file(night / TRAIN, file_type="uvh5", run_check=True, strict_uvw_antpos_check=True)
     assert uvdata.telescope.name == "HERA"
-    assert (uvdata.Ntimes, uvdata.Nfreqs, uvdata.Nbls) == (64, 1024, 2)
+    assert (uvdata.Ntimes, uvdata.Nfreqs, uvdata.Nbls) == (64, 1024, 3)
     assert uvdata.freq_array[0] == 100e6
     positions = dict(zip(uvdata.telescope.antenna_numbers, uvdata.telescope.get_enu_antpos(), strict=True))
     assert np.linalg.norm(positions[54] - positions[53]) == pytest.approx(14.6, abs=0.1)
@@ -195,6 +195,6 @@ def test_a_shard_with_changed_bytes_is_refused(rfi: Rfi, train_item: Item, tmp_p
 
 def test_the_manifest_tells_what_the_shard_holds(train_item: Item) -> None:
     manifest = json.loads((train_item.folder / MANIFEST).read_text())
-    assert manifest["shape"] == [2, 64, 1024]
-    assert manifest["baselines"] == ["53-54 xx", "53-55 xx"]
+    assert manifest["shape"] == [3, 64, 1024]
+    assert manifest["baselines"] == ["53-54 xx", "53-55 xx", "38-53 xx"]
     assert manifest["labelled"] is True

@@ -116,7 +116,7 @@ def test_inference_writes_a_flagged_copy_an_archive_and_pictures(
     ]
     with np.load(tmp_path / "zen.A.heldback.00.flags.npz") as archive:
         flags, baselines = archive["flags"], archive["baselines"].tolist()
-        assert archive["probability"].shape == flags.shape == (2, 64, 1024)
+        assert archive["probability"].shape == flags.shape == (3, 64, 1024)
         assert archive["threshold"] == 0.5
     uvdata = UVData.from_file(tmp_path / "zen.A.heldback.00.flags.uvh5", file_type="uvh5")
     for baseline, mask in zip(baselines, flags, strict=True):
@@ -156,7 +156,7 @@ def test_the_real_observation_gets_flags_and_a_picture(rfi: Rfi, items: dict[str
 
 def test_without_a_folder_only_counts_come_back(rfi: Rfi, held_back_item: Item) -> None:
     counts = rfi.infer(loud, replace(held_back_item, raw=None), None)
-    assert counts["samples"] == 2 * 64 * 1024
+    assert counts["samples"] == 3 * 64 * 1024
     assert rfi.metrics(counts)["msamples_per_second"] > 0
 
 

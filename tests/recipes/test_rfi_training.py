@@ -101,7 +101,7 @@ def test_crops_depend_on_seed_and_epoch_only(rfi: Rfi, train_item: Item) -> None
 def test_replay_makes_up_half_of_the_crops(rfi: Rfi, items: dict[str, Item], train_item: Item) -> None:
     plan = replace(PLAN, steps_per_epoch=10)
     sampler = rfi.data([train_item], [train_item], plan).train_dataloader().sampler
-    assert [crop.waterfall >= 2 for crop in sampler] == [False, True] * 10
+    assert [crop.waterfall >= 3 for crop in sampler] == [False, True] * 10
 
 
 def test_mirrored_crops_keep_data_and_truth_aligned(rfi: Rfi, train_item: Item) -> None:

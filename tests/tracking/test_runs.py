@@ -113,15 +113,9 @@ def test_a_session_lists_its_own_and_its_reused_runs(tmp_path: Path) -> None:
 
 
 def test_a_tracking_server_that_is_down_is_named_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    import mlflow
-
-    before = mlflow.get_tracking_uri()
-    mlflow.set_tracking_uri("http://127.0.0.1:9")
-    try:
-        with pytest.raises(TrackingUnreachable, match=r"http://127\.0\.0\.1:9 .*dlg-ml up"):
-            reachable_client()
-    finally:
-        mlflow.set_tracking_uri(before)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    with pytest.raises(TrackingUnreachable, match=r"http://127\.0\.0\.1:9 .*dlg-ml up"):
+        reachable_client()
 
 
 def test_a_digest_depends_on_names_and_contents_not_on_order(tmp_path: Path) -> None:
