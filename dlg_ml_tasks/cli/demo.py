@@ -137,9 +137,9 @@ def _show(summary: dict[str, Any], addresses: dict[str, str | None]) -> None:
     from dlg_ml_tasks.cli.live import main_metric
 
     for task in summary["tasks"]:
-        note = "reused" if task["reused"] else ""
+        reused = "[blue]reused[/]" if task["reused"] else ""
         tasks.add_row(
-            task["name"], task["run_id"], f"{task['seconds']:.1f} s", main_metric(task["metrics"]), f"[blue]{note}[/]"
+            task["name"], task["run_id"][:8], f"{task['seconds']:.1f} s", main_metric(task["metrics"]), reused
         )
     console.print(tasks)
     if all(task["reused"] for task in summary["tasks"]):

@@ -35,9 +35,14 @@ def noise_sigma(visibilities: Complex, valid: Mask) -> npt.NDArray[np.float32]:
     if not known.any():
         raise ValueError("no channel with noise in it")
     channels = np.arange(sigma.size)
-    filled = np.interp(channels, channels[known], sigma[known]).astype(np.float32)
-    smooth: npt.NDArray[np.float32] = median_filter(filled, size=min(SIGMA_WINDOW, filled.size), mode="reflect")
-    return smooth
+    filled = np.interp(channels, channels[known], np.log(sigma[known]))
+    # A bandpass falls by orders of magnitude towards its edges. Mirrored through the edge's value, its logarithm goes on falling, and
+    # the median of a monotonous stretch is its middle; any other treatment of the edge gets sigma wrong there by its slope.
+    reach = min(SIGMA_WINDOW // 2, filled.size - 1)
+    extended = np.pad(filled, reach, mode="reflect", reflect_type="odd")
+    smooth = median_filter(extended, size=2 * reach + 1)[reach : reach + filled.size]
+    found: npt.NDArray[np.float32] = np.exp(smooth).astype(np.float32)
+    return found
 
 
 def masked_median(values: npt.NDArray[np.float32], valid: Mask) -> npt.NDArray[np.float32]:
