@@ -61,6 +61,7 @@ def demo(
             console.print("the stack stays up; stop it with: dlg-ml down")
         elif not was_up:
             stack.down(home, on_progress=lambda service, text: None)
+            console.print("the stack is stopped; dlg-ml up brings it back with all runs, models and files")
 
 
 def _summarise(result: SessionResult, recipe: str, seconds: float) -> dict[str, Any]:

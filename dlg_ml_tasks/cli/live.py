@@ -46,6 +46,7 @@ def watch(session: str) -> SessionResult:
     """Follow a session in the terminal until it has ended; Ctrl-C cancels it."""
     island = the_island()
     known = _Known()
+    cancelled = False
     with Live(console=console, refresh_per_second=4, transient=not console.is_terminal) as live:
 
         def show(tasks: tuple[TaskSnapshot, ...]) -> None:
@@ -57,11 +58,12 @@ def watch(session: str) -> SessionResult:
         try:
             result = follow(island, session, on_snapshot=show, enrich=known.ask)
         except KeyboardInterrupt:
+            cancelled = True
             errors.print("cancelling …")
             cancel(island, session)
             result = follow(island, session, on_snapshot=show, enrich=known.ask)
     try:
-        end_session(session, result.ok)
+        end_session(session, "FINISHED" if result.ok else "KILLED" if cancelled else "FAILED")
     except (MlflowException, TrackingUnreachable, requests.RequestException) as error:
         errors.print(f"MLflow could not be told that the session ended: {error}")
     return result

