@@ -28,7 +28,7 @@ class Rfi(Recipe):
     needs_raw: ClassVar[bool] = True
     metric: ClassVar[str] = "f1"
     training: ClassVar[Plan] = Plan(epochs=5, steps_per_epoch=140, batch_size=4, learning_rate=8e-3)
-    retraining: ClassVar[Plan] = Plan(epochs=2, steps_per_epoch=130, batch_size=4, learning_rate=4e-3)
+    retraining: ClassVar[Plan] = Plan(epochs=3, steps_per_epoch=140, batch_size=4, learning_rate=4e-3)
 
     settings: RfiSettings
 

@@ -77,7 +77,7 @@ NIGHTS: Final = {
         receiver_kelvin=250.0,
         reflection=0.03,
         interference=Interference(inr_decades=(-0.2, 2.2), television_chance=0.15, bursts=(3, 9)),
-        train_files=6,
+        train_files=8,
         held_back_files=5,
     ),
 }
