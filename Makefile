@@ -31,7 +31,7 @@ check: setup
 
 bench: setup
 	$(BIN)/pip install -q -c constraints.txt -e ".[rfi,dev,bench]"
-	$(BIN)/python benchmarks/rfi.py
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/rfi.py --seeds 0 1 2
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
