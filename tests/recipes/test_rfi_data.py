@@ -91,15 +91,16 @@ def test_sigma_of_pure_noise_is_found_within_a_few_percent(sigma: float) -> None
     assert found.mean() == pytest.approx(sigma, rel=0.02)
 
 
-def test_sigma_is_hardly_moved_by_a_strong_sky_and_by_interference() -> None:
+def test_sigma_is_hardly_moved_by_a_strong_fast_sky_and_by_interference() -> None:
     times, channels = np.mgrid[:64, :1024]
-    sky = 20 * np.exp(2j * np.pi * (times / 176 + channels / 300))
+    sky = 20 * np.exp(2j * np.pi * (times / 50 + channels / 70))
     visibilities = (noise((64, 1024)) + sky).astype(np.complex64)
     visibilities[10] += 300
     visibilities[:, 500:503] += 1000 * np.random.default_rng(1).normal(size=(64, 3))
+    visibilities[::3, 700:950] += 10
     found = noise_sigma(visibilities, has_data(visibilities))
-    assert found == pytest.approx(1.0, rel=0.3)
-    assert found.mean() == pytest.approx(1.0, rel=0.15)
+    assert found == pytest.approx(1.0, rel=0.25)
+    assert found.mean() == pytest.approx(1.0, rel=0.05)
 
 
 def test_sigma_follows_a_bandpass_down_to_its_steep_edges() -> None:
@@ -107,7 +108,8 @@ def test_sigma_follows_a_bandpass_down_to_its_steep_edges() -> None:
     bandpass = (4 * position * (1 - position)) ** 2
     visibilities = (noise((64, 1024)) * bandpass).astype(np.complex64)
     ratio = noise_sigma(visibilities, has_data(visibilities)) / bandpass
-    assert ratio == pytest.approx(1.0, rel=0.4)
+    # The first and the last channel have no two neighbours to compare with.
+    assert ratio[1:-1] == pytest.approx(1.0, rel=0.4)
     assert ratio.mean() == pytest.approx(1.0, rel=0.03)
 
 
