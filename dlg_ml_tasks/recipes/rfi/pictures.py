@@ -31,7 +31,7 @@ def draw_waterfall(path: Path, observation: Waterfalls, flags: Mask, number: int
     panels = figure.subplots(3, 1, sharex=True, sharey=True)
     image = panels[0].imshow(amplitude, aspect="auto", extent=extent, interpolation="nearest", vmin=-0.5, vmax=2.0)
     figure.colorbar(image, ax=panels[0], label=r"$\log_{10}\,|V|/\sigma$", pad=0.01)
-    for panel, mask, name in ((panels[1], reference, reference_name), (panels[2], ours, "flags")):
+    for panel, mask, name in ((panels[1], reference, reference_name), (panels[2], ours, "our flags")):
         panel.imshow(mask, aspect="auto", extent=extent, interpolation="nearest", cmap="Greys", vmin=0, vmax=1)
         panel.set_title(f"{name}: {mask.mean():.1%} of the samples", fontsize=9)
     for panel in panels:
