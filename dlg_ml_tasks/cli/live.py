@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any
 
 import requests
@@ -18,7 +19,7 @@ from dlg_ml_tasks.graphs.follow import SessionResult, TaskSnapshot, cancel, foll
 from dlg_ml_tasks.graphs.island import Island
 from dlg_ml_tasks.graphs.submit import submit
 from dlg_ml_tasks.tracking.errors import TrackingUnreachable
-from dlg_ml_tasks.tracking.runs import RunInfo, end_session, session_runs
+from dlg_ml_tasks.tracking.runs import end_session, session_runs
 
 _STYLES = {
     "running": "cyan",
@@ -111,21 +112,11 @@ class _Known:
         if time.monotonic() >= self._next:
             self._next = time.monotonic() + 1.0
             try:
-                self._last = {info.node: _facts(info) for info in session_runs(session)}
+                self._last = {info.node: asdict(info) for info in session_runs(session)}
             except (MlflowException, TrackingUnreachable, requests.RequestException):
                 # The view goes on without it; a task that cannot reach MLflow fails by itself and says so.
                 return self._last
         return self._last
-
-
-def _facts(info: RunInfo) -> dict[str, Any]:
-    return {
-        "run_id": info.run_id,
-        "progress": info.progress,
-        "reused": info.reused,
-        "seconds": info.seconds,
-        "metrics": info.metrics,
-    }
 
 
 def _print_changes(tasks: tuple[TaskSnapshot, ...], shown: dict[str, str]) -> None:

@@ -25,8 +25,7 @@ from multiprocessing.connection import Connection
 from types import FrameType
 from typing import Any
 
-SCRATCH = "DLG_ML_SCRATCH"
-"""Environment variable with the folder for temporary files (default: the system's)."""
+from dlg_ml_tasks.tasks.environment import SCRATCH
 
 GRACE_SECONDS = 4.0
 """From the request to stop until the process is killed: time to mark the run and to close files."""

@@ -19,6 +19,7 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 from dlg_ml_tasks.components import child
+from dlg_ml_tasks.tasks.environment import SCRATCH
 from dlg_ml_tasks.tracking import Reference
 
 PRELOAD = (
@@ -87,7 +88,7 @@ def run(
     `on_log` gets the task's log lines, `on_traceback` the traceback of an error that is a bug; `cancelled` is asked every 0.2 s.
     Raises TaskFailed (one line) if the task failed or its process was killed, TaskStopped once it was cancelled and has ended.
     """
-    with tempfile.TemporaryDirectory(prefix="dlg-ml-", dir=os.environ.get(child.SCRATCH)) as scratch:
+    with tempfile.TemporaryDirectory(prefix="dlg-ml-", dir=os.environ.get(SCRATCH)) as scratch:
         return _run({**request, "scratch": scratch}, on_log, on_traceback, cancelled)
 
 

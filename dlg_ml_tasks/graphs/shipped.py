@@ -1,8 +1,7 @@
-"""The logical graphs that ship; ``python -m dlg_ml_tasks.graphs.shipped FOLDER`` writes them and the palette into a folder."""
+"""The logical graphs that ship; ``dlg-ml graphs write FOLDER`` writes them and the palette into a folder."""
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -94,7 +93,3 @@ def _add_data(graph: GraphBuilder, sources: str) -> Node:
     data = graph.task("preprocess", recipe=RECIPE)
     graph.link(raw, data, port="raw")
     return data
-
-
-if __name__ == "__main__":
-    write_all(Path(sys.argv[1]))

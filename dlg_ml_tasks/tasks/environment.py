@@ -11,6 +11,9 @@ from typing import Any
 
 import dlg_ml_tasks
 
+SCRATCH = "DLG_ML_SCRATCH"
+"""Environment variable with the folder for temporary files of tasks (default: the system's)."""
+
 
 @functools.cache
 def describe_environment() -> dict[str, Any]:

@@ -27,16 +27,13 @@ import requests
 from mlflow.exceptions import MlflowException
 
 from dlg_ml_tasks.archive import NgasError
-from dlg_ml_tasks.tasks.environment import describe_environment, git_commit
+from dlg_ml_tasks.tasks.environment import SCRATCH, describe_environment, git_commit
 from dlg_ml_tasks.tasks.errors import TaskCancelled, TaskError
 from dlg_ml_tasks.tasks.explaining import explain
 from dlg_ml_tasks.tasks.fingerprint import fingerprint_of
 from dlg_ml_tasks.tasks.task import Outcome, Task
 from dlg_ml_tasks.tracking import Reference
 from dlg_ml_tasks.tracking.runs import TaskRun, end_run, find_finished, record_reuse
-
-SCRATCH = "DLG_ML_SCRATCH"
-"""Environment variable with the folder for temporary files (default: the system's)."""
 
 log = logging.getLogger(__name__)
 

@@ -24,7 +24,7 @@ from dlg_ml_tasks.tasks import (
     retrain,
     train,
 )
-from dlg_ml_tasks.tasks.execution import SCRATCH
+from dlg_ml_tasks.tasks.environment import SCRATCH
 from dlg_ml_tasks.tracking import Reference, registry
 from dlg_ml_tasks.tracking.runs import download, download_artifact
 

@@ -9,7 +9,6 @@ import numpy as np
 import numpy.typing as npt
 
 Complex: TypeAlias = "npt.NDArray[np.complex64]"
-Floats: TypeAlias = "npt.NDArray[np.floating]"
 Mask: TypeAlias = "npt.NDArray[np.bool_]"
 
 
