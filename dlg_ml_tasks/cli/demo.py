@@ -66,7 +66,7 @@ def demo(
 
 def _summarise(result: SessionResult, recipe: str, seconds: float) -> dict[str, Any]:
     from dlg_ml_tasks.tracking.registry import versions
-    from dlg_ml_tasks.tracking.runs import session_runs
+    from dlg_ml_tasks.tracking.sessions import session_runs
 
     by_node = {run.node: run for run in session_runs(result.session)}
     runs = [by_node[task.node] for task in result.tasks]
@@ -110,7 +110,7 @@ def _archive_size() -> dict[str, int]:
     import fsspec
     from mlflow import MlflowClient
 
-    from dlg_ml_tasks.tracking.runs import experiment_id, reachable_client
+    from dlg_ml_tasks.tracking.store import experiment_id, reachable_client
 
     client: MlflowClient = reachable_client()
     fs, root = fsspec.url_to_fs(client.get_experiment(experiment_id(client)).artifact_location)
@@ -120,7 +120,8 @@ def _archive_size() -> dict[str, int]:
 
 def _fetch_pictures(run_id: str) -> list[Path]:
     """Copy the pictures of the inference from the archive, in the place of an earlier demo's."""
-    from dlg_ml_tasks.tracking.runs import download, find_output
+    from dlg_ml_tasks.tracking.files import download
+    from dlg_ml_tasks.tracking.runs import find_output
 
     with tempfile.TemporaryDirectory() as folder:
         results = download(find_output(run_id), Path(folder))

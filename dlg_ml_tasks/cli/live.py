@@ -19,7 +19,7 @@ from dlg_ml_tasks.graphs.follow import SessionResult, TaskSnapshot, cancel, foll
 from dlg_ml_tasks.graphs.island import Island
 from dlg_ml_tasks.graphs.submit import submit
 from dlg_ml_tasks.tracking.errors import TrackingUnreachable
-from dlg_ml_tasks.tracking.runs import end_session, session_runs
+from dlg_ml_tasks.tracking.sessions import end_session, session_runs
 
 _STYLES = {
     "running": "cyan",

@@ -43,6 +43,7 @@ def promote(
 def _show(name: str | None, json: bool) -> None:
     use_tracking_server()
     from dlg_ml_tasks.tracking.registry import versions
+    from dlg_ml_tasks.tracking.tags import TASK
 
     found = versions(name)
     if json:
@@ -72,7 +73,7 @@ def _show(name: str | None, json: bool) -> None:
             str(v.version),
             ", ".join(v.aliases),
             metrics,
-            v.tags.get("dlg_ml.task", "") + (f" from {origin}" if origin else ""),
+            v.tags.get(TASK, "") + (f" from {origin}" if origin else ""),
             v.run_id,
         )
     console.print(table)

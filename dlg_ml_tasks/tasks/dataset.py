@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict
 from dlg_ml_tasks.tasks.errors import BadInput
 from dlg_ml_tasks.tasks.recipe import Item, Predict, Recipe, add_counts
 from dlg_ml_tasks.tracking import Reference
-from dlg_ml_tasks.tracking.runs import download
+from dlg_ml_tasks.tracking.files import download
 
 DATA = "data"
 _CONTENTS = "dataset.json"

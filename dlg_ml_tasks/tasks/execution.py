@@ -33,7 +33,8 @@ from dlg_ml_tasks.tasks.explaining import explain
 from dlg_ml_tasks.tasks.fingerprint import fingerprint_of
 from dlg_ml_tasks.tasks.task import Outcome, Task
 from dlg_ml_tasks.tracking import Reference
-from dlg_ml_tasks.tracking.runs import TaskRun, end_run, find_finished, record_reuse
+from dlg_ml_tasks.tracking.runs import TaskRun, end_run, find_finished
+from dlg_ml_tasks.tracking.sessions import record_reuse
 
 log = logging.getLogger(__name__)
 

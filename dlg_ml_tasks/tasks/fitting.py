@@ -17,7 +17,8 @@ from dlg_ml_tasks.tasks.errors import TrainingDiverged
 from dlg_ml_tasks.tasks.execution import Context
 from dlg_ml_tasks.tasks.parameters import TrainParams
 from dlg_ml_tasks.tasks.recipe import Plan
-from dlg_ml_tasks.tracking.runs import TaskRun, download_artifact, find_unfinished
+from dlg_ml_tasks.tracking.files import download_artifact
+from dlg_ml_tasks.tracking.runs import TaskRun, find_unfinished
 
 _CHECKPOINTS = "checkpoints"
 _LAST = "last.ckpt"

@@ -18,7 +18,7 @@ from dlg_ml_tasks.tasks.loading import RAW
 from dlg_ml_tasks.tasks.parameters import InferParams
 from dlg_ml_tasks.tasks.recipe import Counts, Item, Recipe, add_counts, load_recipe, load_recipe_class
 from dlg_ml_tasks.tracking import Reference, registry
-from dlg_ml_tasks.tracking.runs import download_artifact, hash_file
+from dlg_ml_tasks.tracking.files import download_artifact, hash_file
 
 RESULTS = "results"
 

@@ -17,7 +17,7 @@ from dlg_ml_tasks.tasks.errors import BadInput
 from dlg_ml_tasks.tasks.execution import Context, Result
 from dlg_ml_tasks.tasks.parameters import LoadRawParams
 from dlg_ml_tasks.tasks.recipe import load_recipe, load_recipe_class
-from dlg_ml_tasks.tracking.runs import hash_file
+from dlg_ml_tasks.tracking.files import hash_file
 
 RAW = "raw"
 _SAMPLE = "sample:"

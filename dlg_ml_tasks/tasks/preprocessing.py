@@ -15,7 +15,7 @@ from dlg_ml_tasks.tasks.execution import Context, Result
 from dlg_ml_tasks.tasks.parameters import PreprocessParams
 from dlg_ml_tasks.tasks.recipe import load_recipe, load_recipe_class
 from dlg_ml_tasks.tracking import Reference
-from dlg_ml_tasks.tracking.runs import download, hash_file
+from dlg_ml_tasks.tracking.files import download, hash_file
 
 log = logging.getLogger(__name__)
 

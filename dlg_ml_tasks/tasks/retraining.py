@@ -13,9 +13,11 @@ from dlg_ml_tasks.tasks.execution import Context, Result
 from dlg_ml_tasks.tasks.fitting import fit, plan_from
 from dlg_ml_tasks.tasks.parameters import RetrainParams
 from dlg_ml_tasks.tasks.recipe import load_recipe, load_recipe_class
+from dlg_ml_tasks.tasks.registering import digests, register_version
 from dlg_ml_tasks.tracking import Reference
-from dlg_ml_tasks.tracking.registry import CHAMPION, load, register
+from dlg_ml_tasks.tracking.registry import CHAMPION, load
 from dlg_ml_tasks.tracking.registry import resolve as resolve_model
+from dlg_ml_tasks.tracking.tags import TASK
 
 
 def resolve(params: RetrainParams, inputs: Mapping[str, Any]) -> Any:
@@ -66,20 +68,10 @@ def perform(
     metrics = score(recipe, module.network, labelled(recipe, new, held_back=True), context.run.progress)
     earlier = score(recipe, module.network, labelled(recipe, old, held_back=True), context.run.progress)
     metrics |= {f"earlier_{key}": value for key, value in earlier.items()}
-    reference = register(
-        context.run,
-        params.model_name,
-        module.network,
-        recipe.example_input(),
-        recipe={"recipe": params.recipe, "settings": params.settings},
-        metrics=metrics,
-        tags={
-            "dlg_ml.task": "retrain",
-            "retrained_from": base_reference.uri,
-            "data": " ".join(ref.digest for ref in data),
-            "replay": " ".join(ref.digest for ref in replay),
-        },
-        fingerprint=context.fingerprint,
-        work=context.folder("registering"),
-    )
-    return Result(reference, metrics)
+    tags = {
+        TASK: "retrain",
+        "retrained_from": base_reference.uri,
+        "data": digests(data),
+        "replay": digests(replay),
+    }
+    return register_version(context, params, recipe, module.network, metrics, tags)

@@ -11,8 +11,9 @@ from dlg_ml_tasks.tasks.execution import Context, Result
 from dlg_ml_tasks.tasks.fitting import fit, plan_from
 from dlg_ml_tasks.tasks.parameters import TrainParams
 from dlg_ml_tasks.tasks.recipe import load_recipe, load_recipe_class
+from dlg_ml_tasks.tasks.registering import digests, register_version
 from dlg_ml_tasks.tracking import Reference
-from dlg_ml_tasks.tracking.registry import register
+from dlg_ml_tasks.tracking.tags import TASK
 
 
 def resolve(params: TrainParams, inputs: Mapping[str, Any]) -> Any:
@@ -39,15 +40,4 @@ def perform(context: Context, params: TrainParams, data: Sequence[Reference]) ->
     module = fit(context, params, plan, lambda: recipe.module(plan), recipe.data(training, (), plan))
     held_back = labelled(recipe, items, held_back=True)
     metrics = score(recipe, module.network, held_back, context.run.progress)
-    reference = register(
-        context.run,
-        params.model_name,
-        module.network,
-        recipe.example_input(),
-        recipe={"recipe": params.recipe, "settings": params.settings},
-        metrics=metrics,
-        tags={"dlg_ml.task": "train", "data": " ".join(ref.digest for ref in data)},
-        fingerprint=context.fingerprint,
-        work=context.folder("registering"),
-    )
-    return Result(reference, metrics)
+    return register_version(context, params, recipe, module.network, metrics, {TASK: "train", "data": digests(data)})

@@ -24,8 +24,10 @@ from mlflow.models import Model, infer_signature
 from safetensors.torch import load_file, save_file
 
 from dlg_ml_tasks.tracking.errors import ContentChanged, UnknownModel
+from dlg_ml_tasks.tracking.files import hash_file
 from dlg_ml_tasks.tracking.reference import Reference
-from dlg_ml_tasks.tracking.runs import TaskRun, hash_file, reachable_client
+from dlg_ml_tasks.tracking.runs import TaskRun
+from dlg_ml_tasks.tracking.store import reachable_client
 
 CHAMPION = "champion"
 CHALLENGER = "challenger"

@@ -46,7 +46,7 @@ class Watched:
     def status(self, monkeypatch: pytest.MonkeyPatch, folder: Path) -> str:
         monkeypatch.setenv("MLFLOW_TRACKING_URI", f"file://{folder}/mlruns")
         monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
-        from dlg_ml_tasks.tracking.runs import session_runs
+        from dlg_ml_tasks.tracking.sessions import session_runs
 
         return session_runs(self.session)[0].status
 

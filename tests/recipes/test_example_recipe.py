@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from dlg_ml_tasks.tasks import infer, load_raw, preprocess, train
-from dlg_ml_tasks.tracking.runs import download
+from dlg_ml_tasks.tracking.files import download
 
 EXAMPLE = Path(__file__).parents[2] / "docs" / "example"
 

@@ -26,7 +26,7 @@ from dlg_ml_tasks.tasks import (
 )
 from dlg_ml_tasks.tasks.environment import SCRATCH
 from dlg_ml_tasks.tracking import Reference, registry
-from dlg_ml_tasks.tracking.runs import download, download_artifact
+from dlg_ml_tasks.tracking.files import download, download_artifact
 
 pytestmark = pytest.mark.usefixtures("tracking")
 DIGITS = {"recipe": "digits"}

@@ -14,7 +14,7 @@ import fsspec
 import pytest
 
 from dlg_ml_tasks.tasks import BadInput, load_raw
-from dlg_ml_tasks.tracking.runs import download, download_artifact
+from dlg_ml_tasks.tracking.files import download, download_artifact
 
 pytestmark = pytest.mark.usefixtures("tracking")
 

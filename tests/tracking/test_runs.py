@@ -10,18 +10,10 @@ from mlflow import MlflowClient
 
 from dlg_ml_tasks.tracking import Reference, digest_of
 from dlg_ml_tasks.tracking.errors import ContentChanged, TrackingUnreachable
-from dlg_ml_tasks.tracking.runs import (
-    TaskRun,
-    download,
-    end_run,
-    end_session,
-    find_finished,
-    hash_files,
-    reachable_client,
-    record_reuse,
-    session_run,
-    session_runs,
-)
+from dlg_ml_tasks.tracking.files import download, hash_files
+from dlg_ml_tasks.tracking.runs import TaskRun, end_run, find_finished
+from dlg_ml_tasks.tracking.sessions import end_session, record_reuse, session_run, session_runs
+from dlg_ml_tasks.tracking.store import reachable_client
 
 FINGERPRINT = "f" * 64
 

@@ -1,0 +1,58 @@
+"""A run's files on this machine: fetched from the archive and checked against the reference that names them."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path, PurePosixPath
+
+from dlg_ml_tasks.tracking.errors import ContentChanged
+from dlg_ml_tasks.tracking.reference import Reference, digest_of
+from dlg_ml_tasks.tracking.store import reachable_client
+
+
+def download(reference: Reference, destination: Path) -> Path:
+    """Fetch the files that a reference names into the folder `destination` and check them against its digest.
+
+    Raises ContentChanged if they differ, FileNotFoundError if they are gone.
+    """
+    path = artifact_path(reference)
+    local = download_artifact(reference.run_id, path, destination)
+    if local is None:
+        raise FileNotFoundError(f"{reference.uri} is no longer in the archive; run the task that made it again")
+    found = digest_of(hash_files(local))
+    if found != reference.digest:
+        raise ContentChanged(f"{reference.uri}: expected content {reference.digest[:12]}…, found {found[:12]}…")
+    return local
+
+
+def download_artifact(run_id: str, path: str, destination: Path) -> Path | None:
+    """Fetch a run's artifact (file or folder) below `destination`; None if there is no such artifact."""
+    client = reachable_client()
+    parent = str(PurePosixPath(path).parent)
+    siblings = client.list_artifacts(run_id, None if parent == "." else parent)
+    if path not in {info.path for info in siblings}:
+        return None
+    destination.mkdir(parents=True, exist_ok=True)
+    return Path(client.download_artifacts(run_id, path, str(destination)))
+
+
+def hash_files(folder: Path) -> dict[str, str]:
+    """sha256 in hex of every file below `folder` (or of the one file), by path relative to it."""
+    files = [folder] if folder.is_file() else sorted(path for path in folder.rglob("*") if path.is_file())
+    return {file.name if file == folder else file.relative_to(folder).as_posix(): hash_file(file) for file in files}
+
+
+def hash_file(file: Path) -> str:
+    """sha256 of a file in hex."""
+    with file.open("rb") as stream:
+        digest = hashlib.sha256()
+        while block := stream.read(1 << 20):
+            digest.update(block)
+        return digest.hexdigest()
+
+
+def artifact_path(reference: Reference) -> str:
+    """The path of a reference's files among its run's artifacts. Raises ValueError for a model."""
+    if reference.kind != "files":
+        raise ValueError(f"{reference.uri} names a model, not files")
+    return reference.uri.removeprefix(f"runs:/{reference.run_id}").strip("/")
