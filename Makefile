@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 KEEP ?=
 
-.PHONY: setup demo test check bench clean
+.PHONY: setup demo browser test check bench clean
 
 setup: $(VENV)/.installed
 
@@ -20,7 +20,10 @@ $(VENV)/.installed: pyproject.toml constraints.txt scripts/system-packages.sh
 demo: setup
 	$(BIN)/dlg-ml demo $(if $(KEEP),--keep)
 
-test: check
+browser:
+	bash scripts/browser.sh
+
+test: check browser
 	$(BIN)/pytest
 
 check: setup
