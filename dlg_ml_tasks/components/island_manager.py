@@ -10,6 +10,8 @@ import sys
 from typing import Any
 
 _READING = ("GET", "HEAD", "OPTIONS")
+_ENGINES_CLIENT = "http://dlg-tm.localhost"
+"""What the engine's own REST client, which the translator uses, says it was called from."""
 
 
 def main(arguments: list[str]) -> None:
@@ -37,7 +39,7 @@ def main(arguments: list[str]) -> None:
             # Without a login, any page that the user happens to visit could send a graph here, and a graph is a program.
             origin = bottle.request.headers.get("Origin")
             own = f"http://{bottle.request.headers.get('Host')}"
-            if origin not in (None, own, *origins) and bottle.request.method not in _READING:
+            if origin not in (None, own, _ENGINES_CLIENT, *origins) and bottle.request.method not in _READING:
                 bottle.abort(403, f"pages of {origin} may not change sessions here")
 
         def _allow_translator(self) -> None:
