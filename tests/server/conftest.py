@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -121,6 +123,27 @@ def idle_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedNg
 @pytest.fixture
 def idle_wire(idle_server: EmbeddedNgas, connect: Callable[[str], Wire]) -> Wire:
     return connect(idle_server.url)
+
+
+@pytest.fixture
+def eventually() -> Callable[[Callable[[], object]], None]:
+    """Waits until a condition holds; fails after half a minute."""
+
+    def wait(condition: Callable[[], object]) -> None:
+        end = time.monotonic() + 30
+        while not condition():
+            assert time.monotonic() < end, "it never happened"
+            time.sleep(0.01)
+
+    return wait
+
+
+@pytest.fixture
+def unused_port() -> Iterator[int]:
+    """A loopback port at which nobody answers: bound, so that nobody else gets it, and not listening."""
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))
+        yield bound.getsockname()[1]
 
 
 @dataclass

@@ -2,21 +2,42 @@
 
 from __future__ import annotations
 
+import contextlib
+import sqlite3
+
 import pytest
+
+# Kept in the catalogue, and as an object of a volume.
+SIZES = pytest.mark.parametrize("data", [b"x", b"x" * 200_000], ids=["small", "large"])
 
 
 def objects(server):
-    return list((server.root / "objects").glob("*/*"))
+    return list((server.root / "volume1" / "objects").glob("*/*"))
 
 
-def test_a_discarded_version_is_gone_with_its_bytes(server, wire):
-    for data in (b"one", b"two"):
-        wire.push(data, filename="a.bin")
+def bodies(server):
+    with contextlib.closing(sqlite3.connect(server.root / "catalogue.sqlite")) as database:
+        return database.execute("SELECT count(*) FROM bodies").fetchone()[0]
+
+
+def damage(server, old, new):
+    """Change what the archive keeps of a file behind its back."""
+    for path in objects(server):
+        if path.read_bytes() == old:
+            path.write_bytes(new)
+    with contextlib.closing(sqlite3.connect(server.root / "catalogue.sqlite")) as database, database:
+        database.execute("UPDATE bodies SET body = ? WHERE body = ?", (new, old))
+
+
+@SIZES
+def test_a_discarded_version_is_gone_with_its_bytes(server, wire, data):
+    for number in (b"1", b"2"):
+        wire.push(data + number, filename="a.bin")
     done = wire.get("DISCARD", file_id="a.bin", file_version=2, disk_id=wire.disk_id, execute=1)
     assert (done.code, done.failed) == (200, False)
     assert done.message.startswith("NGAMS_INFO_DISCARD_OK:4066:INFO: ")
-    assert len(objects(server)) == 1
-    assert wire.get("RETRIEVE", file_id="a.bin").response.content == b"one"
+    assert len(objects(server)) + bodies(server) == 1
+    assert wire.get("RETRIEVE", file_id="a.bin").response.content == data + b"1"
 
 
 @pytest.mark.parametrize("execute", [{}, {"execute": 0}])
@@ -71,10 +92,11 @@ def test_a_sound_file_passes_the_check(wire, variant):
     assert checked.message.startswith("NGAMS_INFO_FILE_OK:4056:INFO: ")
 
 
-@pytest.mark.parametrize(("damage", "fault"), [(b"y", "checksum"), (b"xx", "file size")])
-def test_a_damaged_file_is_reported_as_a_success_with_message_4057(server, wire, damage, fault):
-    wire.push(b"x", filename="a.bin")
-    objects(server)[0].write_bytes(damage)
+@SIZES
+@pytest.mark.parametrize(("change", "fault"), [("flip", "checksum"), ("grow", "file size")])
+def test_a_damaged_file_is_reported_as_a_success_with_message_4057(server, wire, data, change, fault):
+    wire.push(data, filename="a.bin")
+    damage(server, data, data + b"x" if change == "grow" else b"y" + data[1:])
     checked = wire.get("CHECKFILE", file_id="a.bin")
     assert (checked.code, checked.failed) == (200, False)
     assert checked.message.startswith("NGAMS_ER_FILE_NOK:4057:ERROR: ")
@@ -89,15 +111,13 @@ def test_a_file_without_a_checksum_does_not_pass(wire):
 def test_the_check_is_of_version_one_unless_another_is_named(server, wire):
     for data in (b"one", b"two"):
         wire.push(data, filename="a.bin")
-    for path in objects(server):
-        if path.read_bytes() == b"two":
-            path.write_bytes(b"2wo")
+    damage(server, b"two", b"2wo")
     assert "4056" in wire.get("CHECKFILE", file_id="a.bin").message
     assert "4057" in wire.get("CHECKFILE", file_id="a.bin", file_version=2).message
 
 
 def test_a_missing_file_cannot_be_checked(server, wire):
-    wire.push(b"x", filename="a.bin")
+    wire.push(bytes(100_000), filename="a.bin")
     objects(server)[0].unlink()
     for missing in ({"file_id": "b.bin"}, {"file_id": "a.bin"}, {"file_id": "a.bin", "disk_id": "x"}):
         refused = wire.get("CHECKFILE", **missing)

@@ -10,6 +10,7 @@ import socket
 import sqlite3
 import threading
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -20,11 +21,11 @@ from dlg_ml_tasks.archive.server.vault import StagedFile
 
 
 def objects(root: Path) -> list[Path]:
-    return list((root / "objects").glob("*/*"))
+    return list((root / "volume1" / "objects").glob("*/*"))
 
 
 def staged(root: Path) -> list[Path]:
-    return list((root / "staging").iterdir())
+    return list((root / "volume1" / "staging").iterdir())
 
 
 def test_a_restart_keeps_everything(root, connect):
@@ -59,7 +60,7 @@ def test_a_server_killed_in_the_middle_of_an_upload_has_the_older_files_and_no_p
         assert [row["file_version"] for row in wire.rows()] == [1]
         assert wire.get("RETRIEVE", file_id="a.bin").response.content == b"old"
         assert staged(root) == []
-        assert len(objects(root)) == 1
+        assert objects(root) == []
 
 
 @pytest.mark.integration
@@ -67,7 +68,12 @@ def test_a_server_killed_in_the_middle_of_an_upload_has_the_older_files_and_no_p
 def test_a_server_killed_at_any_moment_has_every_acknowledged_file_and_only_whole_ones(
     root, run_server, connect, acknowledged_before
 ):
-    contents = {f"{thread}-{number}": os.urandom(20_000) for thread in range(4) for number in range(100)}
+    # Every other one is large enough to be an object of a volume, the others are kept in the catalogue.
+    contents = {
+        f"{thread}-{number}": os.urandom(100_000 if number % 2 else 20_000)
+        for thread in range(4)
+        for number in range(100)
+    }
     acknowledged: set[str] = set()
     enough = threading.Event()
 
@@ -96,8 +102,55 @@ def test_a_server_killed_at_any_moment_has_every_acknowledged_file_and_only_whol
         for file_id in kept:
             assert wire.get("RETRIEVE", file_id=file_id).response.content == contents[file_id]
             assert wire.get("CHECKFILE", file_id=file_id).message.startswith("NGAMS_INFO_FILE_OK")
-        assert len(objects(root)) == len(kept)
+        assert len(objects(root)) == len([file_id for file_id in kept if len(contents[file_id]) == 100_000])
         assert staged(root) == []
+
+
+@pytest.mark.integration
+def test_a_server_killed_during_200_uploads_at_once_has_the_acknowledged_ones_and_nothing_else(
+    root, run_server, connect
+):
+    contents = {f"f{number}": os.urandom((1_000, 50_000, 300_000)[number % 3]) for number in range(200)}
+    acknowledged: set[str] = set()
+    all_begun = threading.Barrier(200)
+    enough = threading.Event()
+
+    def upload(address: tuple[str, int], file_id: str) -> None:
+        data = contents[file_id]
+        head = (
+            f"POST /QARCHIVE?filename=same.bin&file_id={file_id} HTTP/1.1\r\nHost: localhost\r\n"
+            f"Content-Type: application/octet-stream\r\nContent-Length: {len(data)}\r\n\r\n"
+        )
+        with contextlib.suppress(OSError), socket.create_connection(address) as connection:
+            connection.sendall(head.encode() + data[:100])
+            all_begun.wait(60)
+            connection.sendall(data[100:])
+            if connection.recv(100).startswith(b"HTTP/1.1 200 "):
+                acknowledged.add(file_id)
+                if len(acknowledged) >= 50:
+                    enough.set()
+
+    with run_server() as server:
+        host, _, port = server.url.removeprefix("http://").partition(":")
+        threads = [threading.Thread(target=upload, args=((host, int(port)), file_id)) for file_id in contents]
+        for thread in threads:
+            thread.start()
+        assert enough.wait(60)
+        server.kill()
+        for thread in threads:
+            thread.join()
+    with run_server() as server:
+        wire = connect(server.url)
+        kept = {str(row["file_id"]) for row in wire.rows()}
+        assert acknowledged <= kept
+        for file_id in kept:
+            assert wire.get("RETRIEVE", file_id=file_id).response.content == contents[file_id]
+            assert wire.get("CHECKFILE", file_id=file_id).message.startswith("NGAMS_INFO_FILE_OK")
+        large = [file_id for file_id in kept if len(contents[file_id]) == 300_000]
+        assert len(objects(root)) == len(large)
+        assert staged(root) == []
+        disk = wire.get("STATUS", disk_id=wire.disk_id).disk
+        assert disk["NumberOfFiles"] == str(len(kept))
 
 
 @pytest.mark.integration
@@ -120,32 +173,33 @@ def test_an_upload_under_way_is_finished_before_the_server_stops(root, run_serve
 
 
 def test_bytes_without_a_row_are_removed_at_the_start_and_rows_without_bytes_reported(root, connect, caplog):
+    kept, lost = (bytes([number]) * 100_000 for number in (1, 2))
     with EmbeddedNgas(root) as server:
         wire = connect(server.url)
-        for name in ("kept", "lost"):
-            wire.push(name.encode(), filename=f"{name}.bin")
-    (lost,) = [path for path in objects(root) if path.read_bytes() == b"lost"]
-    lost.unlink()
-    orphan = lost.with_name("0" * 40)
+        wire.push(kept, filename="kept.bin")
+        wire.push(lost, filename="lost.bin")
+    (gone,) = [path for path in objects(root) if path.read_bytes() == lost]
+    gone.unlink()
+    orphan = gone.with_name("0" * 40)
     orphan.write_bytes(b"orphan")
-    (root / "staging" / "left").write_bytes(b"left")
+    (root / "volume1" / "staging" / "left").write_bytes(b"left")
     with EmbeddedNgas(root) as server:
-        assert connect(server.url).get("RETRIEVE", file_id="kept.bin").response.content == b"kept"
+        assert connect(server.url).get("RETRIEVE", file_id="kept.bin").response.content == kept
     assert staged(root) == []
     assert len(objects(root)) == 1
     assert f"Removing {orphan}" in caplog.text
-    assert f"{lost} is registered, but its bytes are gone" in caplog.text
+    assert f"{gone} is registered, but its bytes are gone" in caplog.text
 
 
 def test_files_are_not_removed_because_the_catalogue_was_lost(root, connect):
     with EmbeddedNgas(root) as server:
-        connect(server.url).push(b"precious", filename="a.bin")
+        connect(server.url).push(b"precious" * 10_000, filename="a.bin")
     for path in root.glob("catalogue.sqlite*"):
         path.unlink()
     for _ in range(2):
         with pytest.raises(ServerStartError, match=r"catalogue.sqlite is missing.* Restore .* from a backup"):
             EmbeddedNgas(root).__enter__()
-    assert [path.read_bytes() for path in objects(root)] == [b"precious"]
+    assert [path.read_bytes() for path in objects(root)] == [b"precious" * 10_000]
 
 
 @pytest.mark.parametrize(
@@ -169,10 +223,10 @@ def test_a_disk_that_fills_up_during_an_upload_keeps_nothing_of_it(root, wire, m
     # A full file system cannot be had without privileges; the system's answer on one is put in its place.
     write = StagedFile.write
 
-    def write_until_full(self: StagedFile, block: bytes) -> None:
+    def write_until_full(self: StagedFile, pieces: Sequence[bytes]) -> None:
         if self.size:
             raise OSError(errno.ENOSPC, "No space left on device")
-        write(self, block)
+        write(self, pieces)
 
     monkeypatch.setattr(StagedFile, "write", write_until_full)
     refused = wire.push(bytes(5_000_000), filename="a.bin")
@@ -183,17 +237,18 @@ def test_a_disk_that_fills_up_during_an_upload_keeps_nothing_of_it(root, wire, m
 
 
 def test_a_catalogue_that_cannot_be_written_keeps_nothing_of_an_upload(root, wire):
-    (root / "catalogue.sqlite").chmod(0o644)
     with sqlite3.connect(root / "catalogue.sqlite") as database:
         database.execute("CREATE TRIGGER broken BEFORE INSERT ON files BEGIN SELECT RAISE(ABORT, 'broken'); END")
     database.close()
-    refused = wire.push(b"x", filename="a.bin")
-    assert refused.code == 400
-    assert refused.message.startswith("NGAMS_ER_REQ_HANDLING:4010:ERROR: ")
+    for size in (1, 100_000):
+        refused = wire.push(bytes(size), filename="a.bin")
+        assert refused.code == 400
+        assert refused.message.startswith("NGAMS_ER_REQ_HANDLING:4010:ERROR: ")
     assert staged(root) == objects(root) == []
 
 
-def test_an_upload_from_which_nothing_comes_is_given_up(root, connect):
+@pytest.mark.parametrize("size", [100, 1_000_000])
+def test_an_upload_from_which_nothing_comes_is_given_up(root, size):
     with (
         EmbeddedNgas(root, limits=Limits(stall_seconds=0.1)) as server,
         socket.create_connection((server.host, server.port)) as upload,
@@ -201,7 +256,7 @@ def test_an_upload_from_which_nothing_comes_is_given_up(root, connect):
         upload.settimeout(30)
         upload.sendall(
             b"POST /QARCHIVE?filename=a.bin HTTP/1.1\r\nHost: localhost\r\n"
-            b"Content-Type: application/octet-stream\r\nContent-Length: 100\r\n\r\nabc"
+            b"Content-Type: application/octet-stream\r\nContent-Length: %d\r\n\r\nabc" % size
         )
         answer = b""
         while piece := upload.recv(10_000):

@@ -130,7 +130,7 @@ def test_the_host_and_the_disk_are_listed(idle_server, idle_wire):
     (disk,) = idle_wire.get("QUERY", query="disks_list", format="json").response.json()
     assert host["srv_port"] == idle_server.port
     assert disk["host_id"] == host["host_id"] == idle_wire.get("STATUS").status["HostId"]
-    assert disk["mount_point"] == str(idle_server.root)
+    assert disk["mount_point"] == str(idle_server.root / "volume1")
 
 
 @pytest.mark.parametrize("query", [None, "", "files_dropped; DROP TABLE files"])

@@ -88,7 +88,7 @@ def test_a_signal_ends_the_process_with_code_0(run_server, connect, stop):
 
 @pytest.mark.integration
 def test_listening_beyond_loopback_is_warned_of_and_open_to_any_host_name(run_server, connect):
-    with run_server("--host", "0.0.0.0") as server:
+    with run_server("--host", "0.0.0.0", "--open-to-network") as server:
         assert "there is no authentication" in server.log.read_text()
         address = server.url.replace("0.0.0.0", "127.0.0.1")
         assert connect(address).get("STATUS", {"Host": "telescope.example"}).code == 200

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import socket
+from contextlib import contextmanager
 
 import pytest
 
@@ -42,7 +44,7 @@ def test_a_disk_is_described_by_id(wire):
         ({"host_id": "foo"}, "No NGAS host with host_id: foo"),
         ({"file_id": "x", "file_version": "abc"}, "invalid literal for int() with base 10: 'abc'"),
         ({"dump_object_info": "/tmp/x"}, "NGAMS_ER_CMD_SYNTAX:4035:ERROR: "),
-        ({"file_list": 1}, "NGAMS_ER_CMD_SYNTAX:4035:ERROR: "),
+        ({"request_id": 1}, "NGAMS_ER_CMD_SYNTAX:4035:ERROR: "),
     ],
 )
 def test_what_is_unknown_is_a_400_with_its_message(idle_wire, unknown, message):
@@ -51,7 +53,7 @@ def test_what_is_unknown_is_a_400_with_its_message(idle_wire, unknown, message):
     assert refused.message.startswith(message)
 
 
-@pytest.mark.parametrize("path", ["NOPE", "status", "RETRIEVE/x", "", "CLONE", "REGISTER"])
+@pytest.mark.parametrize("path", ["NOPE", "status", "RETRIEVE/x", "", "REGISTER"])
 def test_an_unknown_command_is_a_404(idle_wire, path):
     refused = idle_wire.get(path)
     assert (refused.code, refused.message) == (404, "Command not found")
@@ -107,3 +109,85 @@ def test_a_state_is_not_entered_twice(wire):
 def test_help_leads_to_the_manual(idle_wire):
     response = idle_wire.session.get(f"{idle_wire.url}/HELP", allow_redirects=False, timeout=30)
     assert (response.status_code, response.headers["Location"]) == (308, "https://ngas.readthedocs.io")
+
+
+@contextmanager
+def upload_under_way(server, command="QARCHIVE"):
+    """An upload that lacks its last byte; gives a function that sends it and gives the head of the reply."""
+    with socket.create_connection((server.host, server.port), timeout=30) as connection:
+        connection.sendall(
+            f"POST /{command}?filename=a.bin HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/octet-stream\r\n"
+            "Content-Length: 100000\r\n\r\n".encode()
+            + bytes(99_999)
+        )
+
+        def finish():
+            connection.sendall(b"x")
+            return connection.recv(10_000)
+
+        yield finish
+
+
+@pytest.mark.parametrize("command", ["ARCHIVE", "QARCHIVE"])
+def test_the_server_is_busy_while_files_move_and_idle_after(server, wire, eventually, command):
+    def sub_state():
+        return wire.get("STATUS").status["SubState"]
+
+    assert sub_state() == "IDLE"
+    with upload_under_way(server, command) as finish:
+        eventually(lambda: sub_state() == "BUSY")
+        assert wire.get("INIT").message.startswith("NGAMS_ER_IMPROPER_STATE:4015")
+        reply = finish()
+        assert reply.startswith(b"HTTP/1.1 200 ")
+        assert b'SubState="IDLE"' in reply
+    eventually(lambda: sub_state() == "IDLE")
+
+
+def test_a_client_that_goes_away_does_not_leave_the_server_busy(server, wire, eventually):
+    with upload_under_way(server):
+        eventually(lambda: wire.get("STATUS").status["SubState"] == "BUSY")
+    eventually(lambda: wire.get("STATUS").status["SubState"] == "IDLE")
+
+
+def test_a_busy_server_goes_offline_only_by_force_and_finishes_what_is_under_way(server, wire, eventually):
+    with upload_under_way(server) as finish:
+        eventually(lambda: wire.get("STATUS").status["SubState"] == "BUSY")
+        refused = wire.get("OFFLINE")
+        assert refused.code == 400
+        assert refused.message.endswith(
+            "Command OFFLINE not allowed when in State/Sub-State: ONLINE/BUSY. "
+            "Allowed State(s)/Sub-State(s) are: ['ONLINE']/['IDLE']."
+        )
+        assert wire.get("OFFLINE", force=1).code == 200
+        assert wire.push(b"x", filename="b.bin").code == 400
+        assert finish().startswith(b"HTTP/1.1 200 ")
+    assert wire.get("CHECKFILE", file_id="a.bin").message.startswith("NGAMS_INFO_FILE_OK")
+
+
+def test_exit_ends_a_server_that_is_offline(server, wire, eventually):
+    refused = wire.get("EXIT")
+    assert refused.code == 400
+    assert "Command EXIT not allowed when in State/Sub-State: ONLINE/IDLE" in refused.message
+    wire.get("OFFLINE")
+    done = wire.get("EXIT")
+    assert (done.code, done.failed, done.message) == (200, False, "NG/AMS Server performing exit")
+    eventually(lambda: _refuses_connections(server))
+
+
+def _refuses_connections(server):
+    try:
+        socket.create_connection((server.host, server.port), timeout=30).close()
+    except ConnectionRefusedError:
+        return True
+    return False
+
+
+@pytest.mark.integration
+def test_exit_ends_the_process_with_code_0(run_server, connect):
+    with run_server() as server:
+        wire = connect(server.url)
+        wire.push(b"x", filename="a.bin")
+        wire.get("OFFLINE")
+        wire.get("EXIT")
+        assert server.process.wait(30) == 0
+        assert "Traceback" not in server.log.read_text()

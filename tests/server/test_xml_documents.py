@@ -27,6 +27,10 @@ def test_a_refusal_that_quotes_what_xml_cannot_hold_is_still_xml(idle_wire):
     assert "a\ufffd\ufffd<b" in refused.message
 
 
+def test_white_space_in_a_message_survives_the_reading_of_an_attribute(idle_wire):
+    assert "a\tb\nc\rd" in idle_wire.get("STATUS", file_id="a\tb\nc\rd").message
+
+
 def test_the_content_type_names_no_charset(idle_wire):
     assert idle_wire.get("STATUS").response.headers["Content-Type"] == "text/xml"
 

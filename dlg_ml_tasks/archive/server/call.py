@@ -2,66 +2,68 @@
 
 from __future__ import annotations
 
-import asyncio
 import re
 import unicodedata
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Protocol
 from urllib.parse import parse_qsl
+from xml.etree.ElementTree import Element
 
-from starlette.requests import Request
-from starlette.responses import Response
-
-from .catalogue import StoredFile, timestamp
 from .node import Node
-from .refusals import ClientGone, Refusal
+from .records import StoredFile, timestamp
+from .refusals import Refusal
+from .replies import XML, Reply
 from .status_document import Disk, Outcome, status_document
 
-# Without a charset, as NGAS sends it: a client must read the encoding from the document.
-_XML = {"Content-Type": "text/xml"}
+_MOVING_FILES = frozenset({"ARCHIVE", "QARCHIVE", "CARCHIVE", "RETRIEVE", "CRETRIEVE", "CLONE"})
 _SAFE_HOST = re.compile(r"[A-Za-z0-9.\-]+(:\d+)?|\[[0-9A-Fa-f:.]+\](:\d+)?")
 
 
-class Body:
+@dataclass(frozen=True)
+class Request:
+    """The head of an HTTP request. `path` is unquoted, `query` is not; the names of `headers` match in any case."""
+
+    method: str
+    path: str
+    query: str
+    headers: Mapping[str, str]
+
+    @property
+    def command(self) -> str:
+        """The name of the command it asks for."""
+        return self.path.strip("/")
+
+    @property
+    def moves_files(self) -> bool:
+        """Whether the server counts as BUSY while it serves this."""
+        return self.command in _MOVING_FILES
+
+
+class Body(Protocol):
     """The bytes a client sends along, read once and never held as a whole."""
 
-    def __init__(self, request: Request, stall_seconds: float) -> None:
-        self._request = request
-        self._stall_seconds = stall_seconds
-        self._finished = False
-
-    async def pieces(self) -> AsyncIterator[bytes]:
+    def pieces(self) -> AsyncIterator[bytes]:
         """The pieces as they arrive. Raises ClientGone, and a Refusal if none arrives for the stall time."""
-        while not self._finished:
-            try:
-                message = await asyncio.wait_for(self._request.receive(), self._stall_seconds)
-            except asyncio.TimeoutError:
-                raise Refusal(f"No data for {self._stall_seconds:g} seconds, giving up", close=True) from None
-            if message["type"] == "http.disconnect":
-                raise ClientGone
-            self._finished = not message.get("more_body", False)
-            yield message.get("body", b"")
 
-    async def drain(self) -> None:
-        """Read and forget the rest, so that a client busy sending gets to read why it is refused.
+    async def drain(self, most: int | None = None) -> bool:
+        """Read and forget the rest, so that a client busy sending gets to read why it is refused; gives whether all
+        was read, of `most` bytes if that is given.
 
         Closing early, as the real server does, resets the connection and with it the answer. A client that waits for
-        "100 Continue" is told before it sends anything.
+        "100 Continue" has sent nothing and is not asked to.
         """
-        if not self._finished and self._request.headers.get("expect", "").lower() != "100-continue":
-            async for _ in self.pieces():
-                pass
 
 
 class Call:
     """A request to one node."""
 
-    def __init__(self, node: Node, request: Request) -> None:
+    def __init__(self, node: Node, request: Request, body: Body) -> None:
         """Raises a Refusal if the query is not UTF-8."""
         self.node = node
         self.request = request
-        self.body = Body(request, node.stall_seconds)
-        self.request_id = str(uuid.uuid4())
+        self.body = body
         self.request_time = timestamp()
         self.parameters = _parameters(request)
 
@@ -92,29 +94,40 @@ class Call:
         version = self.integer("file_version")
         return version if version and version > 0 else None
 
-    def success(self, message: str, disk: Disk | None = None, file: StoredFile | None = None) -> Response:
-        """A SUCCESS document; with the request's id and times when it is about a disk or a file."""
+    def success(
+        self,
+        message: str,
+        disk: Disk | None = None,
+        file: StoredFile | None = None,
+        *,
+        details: Iterable[Element] = (),
+        http_status: int = 200,
+        progress: tuple[int, int] | None = None,
+    ) -> Reply:
+        """A SUCCESS document; with the request's id and times when it is about a disk or a file. `details` come last;
+        `progress` is the per cent done of so many files."""
         outcome = Outcome(
             message,
             True,
             self.node.host_id,
             self.node.online,
-            self.request_id if disk else None,
+            _others_busy(self.node, self.request),
+            str(uuid.uuid4()) if disk else None,
             self.request_time if disk else None,
+            progress,
         )
-        return Response(status_document(outcome, dtd_host(self.request), disk, file), headers=_XML)
-
-    def disk(self) -> Disk:
-        """The node's disk at this moment. Blocking."""
-        vault = self.node.vault
-        return Disk(self.node.catalogue.volume(), self.node.host_id, vault.root, vault.free_bytes())
+        return Reply(status_document(outcome, dtd_host(self.request), disk, file, details), XML, http_status)
 
 
-def failure(node: Node, request: Request, refusal: Refusal) -> Response:
+def failure(node: Node, request: Request, refusal: Refusal) -> Reply:
     """A FAILURE document."""
-    outcome = Outcome(refusal.message, False, node.host_id, node.online)
-    headers = _XML | {"Connection": "close"} if refusal.close else _XML
-    return Response(status_document(outcome, dtd_host(request)), refusal.http_status, headers=headers)
+    outcome = Outcome(refusal.message, False, node.host_id, node.online, _others_busy(node, request))
+    return Reply(status_document(outcome, dtd_host(request)), XML, refusal.http_status, refusal.close)
+
+
+def _others_busy(node: Node, request: Request) -> bool:
+    """Whether the server is BUSY apart from this request, which is done when its reply is read."""
+    return node.busy > int(request.moves_files)
 
 
 def dtd_host(request: Request) -> str:
@@ -132,9 +145,9 @@ def require_plain(name: str, value: str) -> str:
 
 
 def _parameters(request: Request) -> dict[str, str]:
-    query = request.scope["query_string"].decode("latin-1")
     try:
+        request.query.encode()  # bytes that are not UTF-8 come as lone surrogates
         # The last of several wins and blank ones are dropped, as in NGAS.
-        return dict(parse_qsl(query, errors="strict", separator="&"))
-    except (UnicodeDecodeError, ValueError) as error:
+        return dict(parse_qsl(request.query, errors="strict", separator="&"))
+    except ValueError as error:
         raise Refusal(f"The query is not percent-encoded UTF-8: {error}") from None

@@ -6,7 +6,12 @@ import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from crc32c import crc32c
+
 from .refusals import Refusal
+
+# ARCHIVE and CARCHIVE report the plug-ins that sum in the real server.
+_NAMES_OF_CRC32 = ("ngamsGenCrc32", "StreamCrc32")
 
 
 @dataclass(frozen=True)
@@ -28,14 +33,6 @@ class Checksum:
         return announced & 0xFFFFFFFF if self.update is zlib.crc32 else announced
 
 
-def _crc32c() -> Checksum:
-    try:
-        from crc32c import crc32c
-    except ImportError:
-        raise Refusal("crc_variant=crc32c needs the Python package crc32c on the server; use crc32 instead") from None
-    return Checksum("crc32c", crc32c)
-
-
 def checksum_for(variant: str | None, crc32_name: str = "crc32") -> Checksum | None:
     """The checksum a `crc_variant` parameter asks for: a name or NGAS's number; crc32 by default, None for -1.
 
@@ -44,7 +41,7 @@ def checksum_for(variant: str | None, crc32_name: str = "crc32") -> Checksum | N
     if variant in (None, "", "crc32", "0"):
         return Checksum(crc32_name, zlib.crc32)
     if variant in ("crc32c", "1"):
-        return _crc32c()
+        return Checksum("crc32c", crc32c)
     if variant in ("crc32z", "2"):
         return Checksum("crc32z", zlib.crc32)
     if variant == "-1":
@@ -52,8 +49,11 @@ def checksum_for(variant: str | None, crc32_name: str = "crc32") -> Checksum | N
     raise Refusal(f"Unknown crc_variant {variant!r}: must be crc32 (0), crc32c (1), crc32z (2) or -1 for none")
 
 
+def variant_of(plugin: str) -> str:
+    """The `crc_variant` behind the name kept with a file."""
+    return "crc32" if plugin in _NAMES_OF_CRC32 else plugin
+
+
 def checksum_named(plugin: str | None) -> Checksum | None:
     """The checksum behind the name kept with a file."""
-    if plugin is None:
-        return None
-    return checksum_for("crc32" if plugin == "ngamsGenCrc32" else plugin)
+    return None if plugin is None else checksum_for(variant_of(plugin))

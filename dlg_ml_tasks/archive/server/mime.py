@@ -42,11 +42,21 @@ def mime_type_of(declared: str | None, filename: str, *, quick: bool) -> str:
     raise Refusal(ngams("NGAMS_ER_UNKNOWN_MIME_TYPE2", mime_type, filename))
 
 
+def type_or_octets(declared: str | None, filename: str) -> str:
+    """The same for a file that must not be refused: one of an unknown type is just bytes."""
+    return declared if declared in _EXTENSION_OF_TYPE else _type_of(filename) or _TYPE_OF_EXTENSION["bin"]
+
+
 def _guessed(filename: str) -> str:
-    matching = [extension for extension in _TYPE_OF_EXTENSION if filename.endswith(f".{extension}")]
-    if not matching:
+    mime_type = _type_of(filename)
+    if mime_type is None:
         raise Refusal(ngams("NGAMS_ER_UNKNOWN_MIME_TYPE1", filename))
-    return _TYPE_OF_EXTENSION[max(matching, key=len)]
+    return mime_type
+
+
+def _type_of(filename: str) -> str | None:
+    matching = [extension for extension in _TYPE_OF_EXTENSION if filename.endswith(f".{extension}")]
+    return _TYPE_OF_EXTENSION[max(matching, key=len)] if matching else None
 
 
 def stored_name(base_name: str, mime_type: str) -> str:

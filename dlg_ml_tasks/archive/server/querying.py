@@ -5,13 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 
-from starlette.responses import Response
-
 from .call import Call
-from .catalogue import StoredFile
-from .node import SLOT_ID, VERSION
+from .records import StoredFile
 from .refusals import Refusal
-from .status_document import ingestion_rate
+from .replies import Reply
+from .status_document import VERSION, Disk, ingestion_rate
+from .subscriptions.rows import subscriptions
 
 Table = tuple[tuple[str, ...], list[tuple[object, ...]]]  # column names, rows
 
@@ -34,10 +33,22 @@ _FILE_COLUMNS = (
     "ingestion_rate",
     "container_id",
 )
+_SUBSCRIBER_COLUMNS = (
+    "host_id",
+    "srv_port",
+    "subscr_prio",
+    "subscr_id",
+    "subscr_url",
+    "subscr_start_date",
+    "subscr_filter_plugin",
+    "subscr_filter_plugin_pars",
+    "last_file_ingestion_date",
+    "concurrent_threads",
+)
 _RECENT = 300
 
 
-async def query(call: Call) -> Response:
+async def query(call: Call) -> Reply:
     """The table a `query` names, in the `format` asked for."""
     name = call.text("query")
     if name is None:
@@ -45,7 +56,7 @@ async def query(call: Call) -> Response:
     if name.lower() not in _QUERIES:
         raise Refusal(f"Invalid query specified. Valid queries are: {list(_QUERIES)}")
     body, media_type = await call.node.run(_answer, call, _QUERIES[name.lower()])
-    return Response(body, headers={"Content-Type": media_type})
+    return Reply(body.encode(), {"Content-Type": media_type})
 
 
 def _answer(call: Call, table_of: Callable[[Call], Table]) -> tuple[str, str]:
@@ -68,9 +79,9 @@ def _aligned(columns: tuple[str, ...], rows: list[tuple[object, ...]]) -> str:
     return "\n".join([rule, lines[0], rule, *lines[1:]])
 
 
-def _file_row(call: Call, file: StoredFile) -> tuple[object, ...]:
+def _file_row(file: StoredFile) -> tuple[object, ...]:
     return (
-        call.node.disk_id,
+        file.disk_id,
         file.file_name,
         file.file_id,
         file.file_version,
@@ -86,27 +97,27 @@ def _file_row(call: Call, file: StoredFile) -> tuple[object, ...]:
         file.ingestion_date,
         file.io_time,
         ingestion_rate(file),
-        None,
+        file.container_id,
     )
 
 
-def _files(call: Call, files: list[StoredFile]) -> Table:
-    return _FILE_COLUMNS, [_file_row(call, file) for file in files]
+def _files(files: list[StoredFile]) -> Table:
+    return _FILE_COLUMNS, [_file_row(file) for file in files]
 
 
 def _files_list(call: Call) -> Table:
-    return _files(call, call.node.catalogue.like("%"))
+    return _files(call.node.catalogue.like("%"))
 
 
 def _files_like(call: Call) -> Table:
-    return _files(call, call.node.catalogue.like(call.text("like") or "%"))
+    return _files(call.node.catalogue.like(call.text("like") or "%"))
 
 
 def _files_between(call: Call) -> Table:
     start, end = call.text("start"), call.text("end")
     if start is None or end is None:
         raise Refusal("files_between needs both start and end, as 2026-11-21T04:34:08.241")
-    return _files(call, call.node.catalogue.between(start, end))
+    return _files(call.node.catalogue.between(start, end))
 
 
 def _files_list_recent(call: Call) -> Table:
@@ -118,35 +129,39 @@ def _files_list_recent(call: Call) -> Table:
 
 
 def _files_stats(call: Call) -> Table:
-    volume = call.node.catalogue.volume()
-    megabytes = volume.bytes_stored / 2**20 if volume.number_of_files else None
-    return ("Number of files", "Total volume [MB]"), [(volume.number_of_files, megabytes)]
+    disks = call.node.catalogue.disks()
+    count = sum(disk.number_of_files for disk in disks)
+    megabytes = sum(disk.bytes_stored for disk in disks) / 2**20 if count else None
+    return ("Number of files", "Total volume [MB]"), [(count, megabytes)]
 
 
 def _disks_list(call: Call) -> Table:
-    disk = call.disk()
-    row = {
-        "disk_id": disk.volume.disk_id,
+    rows = [_disk_row(disk) for disk in call.node.disks()]
+    return tuple(rows[0]), [tuple(row.values()) for row in rows]
+
+
+def _disk_row(disk: Disk) -> dict[str, object]:
+    return {
+        "disk_id": disk.stored.disk_id,
         "archive": "EmbeddedArchive",
-        "logical_name": "EMBEDDED-M-000001",
+        "logical_name": disk.logical_name,
         "host_id": disk.host_id,
-        "slot_id": SLOT_ID,
-        "mounted": 1,
+        "slot_id": disk.stored.slot_id,
+        "mounted": int(disk.mounted),
         "mount_point": str(disk.mount_point),
-        "number_of_files": disk.volume.number_of_files,
+        "number_of_files": disk.stored.number_of_files,
         "available_mb": disk.free_bytes // 2**20,
-        "bytes_stored": disk.volume.bytes_stored,
+        "bytes_stored": disk.stored.bytes_stored,
         "completed": 0,
         "completion_date": None,
         "type": None,
         "manufacturer": None,
-        "installation_date": disk.volume.installation_date,
+        "installation_date": disk.stored.installation_date,
         "checksum": None,
         "total_disk_write_time": 0.0,
         "last_check": None,
         "last_host_id": disk.host_id,
     }
-    return tuple(row), [tuple(row.values())]
 
 
 def _hosts_list(call: Call) -> Table:
@@ -163,6 +178,37 @@ def _hosts_list(call: Call) -> Table:
     return tuple(row), [tuple(row.values())]
 
 
+def _subscribers(call: Call, pattern: str) -> Table:
+    """NGAS's subscribers table; of the hosts that match, of which there is one."""
+    with call.node.catalogue.reading() as connection:
+        (wanted,) = connection.execute("SELECT ? LIKE ?", (call.node.host_id, pattern)).fetchone()
+        found = subscriptions(connection) if wanted else []
+    port = int(call.node.host_id.rpartition(":")[2])
+    return _SUBSCRIBER_COLUMNS, [
+        (
+            call.node.host_id,
+            port,
+            each.priority,
+            each.subscr_id,
+            each.url,
+            each.start_date,
+            None,
+            None,
+            each.last_file_ingestion_date,
+            each.concurrent_threads,
+        )
+        for each in found
+    ]
+
+
+def _subscribers_list(call: Call) -> Table:
+    return _subscribers(call, "%")
+
+
+def _subscribers_like(call: Call) -> Table:
+    return _subscribers(call, call.text("like") or "%")
+
+
 _QUERIES: dict[str, Callable[[Call], Table]] = {
     "files_list": _files_list,
     "files_like": _files_like,
@@ -171,4 +217,6 @@ _QUERIES: dict[str, Callable[[Call], Table]] = {
     "files_list_recent": _files_list_recent,
     "disks_list": _disks_list,
     "hosts_list": _hosts_list,
+    "subscribers_list": _subscribers_list,
+    "subscribers_like": _subscribers_like,
 }

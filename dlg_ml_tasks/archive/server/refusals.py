@@ -26,14 +26,29 @@ _MESSAGES = {
         "Could not retrieve information about disk with Disk ID: {}. Disk is probably unknown to this NG/AMS! "
         "Rejecting request!",
     ),
+    "NGAMS_INFO_FILE_AVAIL": (
+        "4029:INFO",
+        "File with File ID: {}, is available on NGAS Host with Host ID: {}.",
+    ),
     "NGAMS_ER_CMD_SYNTAX": (
         "4035:ERROR",
         "The combination of parameters given together with the command: {} is illegal. Parameter(s): {}.",
+    ),
+    "NGAMS_ER_CMD_EXEC": ("4036:ERROR", "Problem(s) encountered executing command: {}. Error: {}"),
+    "NGAMS_INFO_FILE_DEL_STAT": (
+        "4040:INFO",
+        "File deletion status. Files Selected: {}, Files Deleted: {}, Failed File Deletions: {}.",
+    ),
+    "NGAMS_WA_FILE_COPIES": (
+        "4046:WARNING",
+        "One or more files requested to be deleted are not available in at least 3 independent copies within this "
+        "NGAS system.",
     ),
     "NGAMS_ER_UNKNOWN_MIME_TYPE2": (
         "4047:ERROR",
         "Illegal mime-type: {} issued in Archive Request for file with URI: {}. Rejecting request.",
     ),
+    "NGAMS_ER_CLONE_REJECTED": ("4053:ERROR", "The clone command was rejected. Reason: {}"),
     "NGAMS_INFO_FILE_OK": (
         "4056:INFO",
         "Checked file with File ID: {}/File Version: {}/Disk ID: {}/Slot ID: {}/Host ID: {} - "
@@ -64,14 +79,22 @@ class Refusal(Exception):
     """A request the server will not or cannot carry out; answered with a FAILURE status document.
 
     `http_status` is 400 for nearly everything, even for a file that does not exist, and 200 for a DISCARD that found
-    nothing: that is the protocol. `close` asks for the connection to be closed with the request's body unread.
+    nothing: that is the protocol. `close` asks for the connection to be closed with the request's body unread;
+    otherwise the body is read to its end first, or for `most_drained` bytes, so that a client busy sending hears why.
     """
 
-    def __init__(self, message: str, http_status: int = 400, *, close: bool = False) -> None:
+    def __init__(
+        self, message: str, http_status: int = 400, *, close: bool = False, most_drained: int | None = None
+    ) -> None:
         super().__init__(message)
         self.message = message
         self.http_status = http_status
         self.close = close
+        self.most_drained = most_drained
+
+    def closing(self) -> Refusal:
+        """The same refusal, after which the connection is closed."""
+        return Refusal(self.message, self.http_status, close=True)
 
 
 class ClientGone(Exception):

@@ -12,51 +12,49 @@ import socket
 import sqlite3
 import threading
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
-import uvicorn
-
+from .access import Access
 from .application import Application
+from .authorization import Authorization
+from .limits import Limits
 from .node import Node
-from .vault import CatalogueLost
+from .subscriptions.delivery import delivering
+from .transport import HttpServer
+from .users import UsersFileError
+from .volumes import CatalogueLost
 
 logger = logging.getLogger(__name__)
 
 DEFAULT_PORT = 7777
 _LOCAL_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
-# NGAS itself takes queries of this size; longer ones are refused before they are read.
-_LONGEST_REQUEST_HEAD = 64 * 1024
 _BACKLOG = 1024
-_IDLE_CONNECTION_SECONDS = 60
-_SHUTDOWN_SECONDS = 10
 
 
 class ServerStartError(Exception):
     """The server cannot start: the message names the value at fault and what to do."""
 
 
-@dataclass(frozen=True)
-class Limits:
-    """When the server says no: `minimum_free_bytes` of disk are never filled, and an upload from which nothing comes
-    for `stall_seconds` is given up."""
-
-    minimum_free_bytes: int = 64 * 2**20
-    stall_seconds: float = 60.0
-
-
-def serve(root: Path, host: str = "127.0.0.1", port: int = DEFAULT_PORT, limits: Limits | None = None) -> None:
+def serve(
+    root: Path,
+    host: str = "127.0.0.1",
+    port: int = DEFAULT_PORT,
+    limits: Limits | None = None,
+    access: Access | None = None,
+    *,
+    volumes: int = 1,
+) -> None:
     """Serve the archive in `root` until SIGTERM or SIGINT, then finish what is under way and return.
 
-    `root` is created if need be. There is no authentication: any `host` but loopback opens the archive to the network.
-    Call it from the main thread. Raises ServerStartError.
+    `root` is created if need be, with so many `volumes`; one that has more keeps them. Call it from the main thread.
+    Raises ServerStartError.
     """
-    with _running(root, host, port, limits or Limits()) as (server, listening):
+    with _running(root, host, port, limits or Limits(), access or Access(), volumes) as (server, listening):
         address = listening.getsockname()
         with _stopped_by_signals(server):
             logger.info("NGAS server ready at http://%s (root %s)", _authority(address[0], address[1]), root)
-            server.run(sockets=[listening])
+            server.run(listening)
     logger.info("NGAS server stopped")
 
 
@@ -68,11 +66,21 @@ class EmbeddedNgas:
     Raises ServerStartError on entry.
     """
 
-    def __init__(self, root: Path, port: int = 0, limits: Limits | None = None) -> None:
+    def __init__(
+        self,
+        root: Path,
+        port: int = 0,
+        limits: Limits | None = None,
+        access: Access | None = None,
+        *,
+        volumes: int = 1,
+    ) -> None:
         self.root = root
         self.host = "127.0.0.1"
         self.port = port
         self._limits = limits or Limits()
+        self._access = access or Access()
+        self._volumes = volumes
         self._exit = contextlib.ExitStack()
 
     @property
@@ -82,10 +90,12 @@ class EmbeddedNgas:
 
     def __enter__(self) -> EmbeddedNgas:
         with contextlib.ExitStack() as stack:
-            server, listening = stack.enter_context(_running(self.root, self.host, self.port, self._limits))
+            server, listening = stack.enter_context(
+                _running(self.root, self.host, self.port, self._limits, self._access, self._volumes)
+            )
             self.port = listening.getsockname()[1]
             # Connections wait in the socket's backlog until the thread takes them, so there is nothing to wait for.
-            thread = threading.Thread(target=server.run, args=([listening],), name=f"ngas-{self.port}", daemon=True)
+            thread = threading.Thread(target=server.run, args=(listening,), name=f"ngas-{self.port}", daemon=True)
             thread.start()
             stack.callback(_stop, server, thread)
             self._exit = stack.pop_all()
@@ -98,53 +108,56 @@ class EmbeddedNgas:
 
 
 @contextlib.contextmanager
-def _stopped_by_signals(server: uvicorn.Server) -> Iterator[None]:
-    # uvicorn repeats the signal that stopped it, for whoever handled signals before: here the server itself, so that
-    # a process that has ended well is not killed at the last moment.
-    before = {stop: signal.signal(stop, server.handle_exit) for stop in (signal.SIGTERM, signal.SIGINT)}
+def _stopped_by_signals(server: HttpServer) -> Iterator[None]:
+    before = {number: signal.signal(number, lambda *_: server.stop()) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
         yield
     finally:
-        for stop, handler in before.items():
-            signal.signal(stop, handler)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 @contextlib.contextmanager
-def _running(root: Path, host: str, port: int, limits: Limits) -> Iterator[tuple[uvicorn.Server, socket.socket]]:
+def _running(
+    root: Path, host: str, port: int, limits: Limits, access: Access, volumes: int
+) -> Iterator[tuple[HttpServer, socket.socket]]:
     with _locked(root), contextlib.closing(_listen(host, port)) as listening:
         address = listening.getsockname()
         local = ipaddress.ip_address(address[0]).is_loopback
-        if not local:
-            logger.warning("Anyone who reaches %s can read, add and discard files: there is no authentication", host)
-        node = _open(root, address[1], limits)
+        if not local and access.users is None:
+            _require_open(host, access)
+        node = _open(root, address[1], limits, volumes)
         try:
-            application = Application(node, _LOCAL_NAMES | {host.lower()} if local else None)
-            yield uvicorn.Server(_configuration(application)), listening
+            node.pull_hosts, node.subscriber_hosts = access.pull_hosts, access.subscribers(local=local)
+            node.services.append(delivering(node))
+            application = Application(node, _LOCAL_NAMES | {host.lower()} if local else None, _authorization(access))
+            with contextlib.closing(HttpServer(application, node)) as server:
+                yield server, listening
         finally:
             node.close()
 
 
-def _configuration(application: Application) -> uvicorn.Config:
-    return uvicorn.Config(
-        application,
-        loop="asyncio",
-        http="h11",
-        ws="none",
-        lifespan="off",
-        log_config=None,
-        log_level="warning",
-        access_log=False,
-        server_header=False,
-        headers=[("Server", "NGAMS/12.0-embedded")],
-        h11_max_incomplete_event_size=_LONGEST_REQUEST_HEAD,
-        timeout_keep_alive=_IDLE_CONNECTION_SECONDS,
-        timeout_graceful_shutdown=_SHUTDOWN_SECONDS,
-    )
+def _require_open(host: str, access: Access) -> None:
+    if not access.open_to_network:
+        raise ServerStartError(
+            f"--host {host} lets the whole network in, and without --users anybody there may read, add and discard "
+            "files. Give --users FILE (see dlg-ml ngas user), or --open-to-network if that is what you want."
+        )
+    logger.warning("Anyone who reaches %s can read, add and discard files: there is no authentication", host)
 
 
-def _open(root: Path, port: int, limits: Limits) -> Node:
+def _authorization(access: Access) -> Authorization | None:
+    if access.users is None:
+        return None
     try:
-        return Node(root, port, minimum_free_bytes=limits.minimum_free_bytes, stall_seconds=limits.stall_seconds)
+        return Authorization(access.users)
+    except UsersFileError as error:
+        raise ServerStartError(str(error)) from error
+
+
+def _open(root: Path, port: int, limits: Limits, volumes: int) -> Node:
+    try:
+        return Node(root, port, limits, volumes)
     except OSError as error:
         raise _unusable(root, error) from error
     except CatalogueLost as error:
@@ -183,16 +196,12 @@ def _locked(root: Path) -> Iterator[None]:
 def _listen(host: str, port: int) -> socket.socket:
     try:
         family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        listening = socket.create_server(address[:2], family=family, backlog=_BACKLOG)
+        return socket.create_server(address[:2], family=family, backlog=_BACKLOG)
     except (OSError, OverflowError) as error:
         raise ServerStartError(
             f"Cannot listen on {_authority(host, port)}: {error}. "
             "Choose another port or host, or stop the program that uses it."
         ) from error
-    # Accepted connections inherit it. Without it each reply waits 40 ms for the acknowledgement of its own header:
-    # asyncio sets it only on sockets that were made with an explicit IPPROTO_TCP.
-    listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    return listening
 
 
 def _unusable(root: Path, error: OSError) -> ServerStartError:
@@ -203,6 +212,6 @@ def _authority(host: str, port: int) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
-def _stop(server: uvicorn.Server, thread: threading.Thread) -> None:
-    server.should_exit = True
+def _stop(server: HttpServer, thread: threading.Thread) -> None:
+    server.stop()
     thread.join()

@@ -12,8 +12,10 @@ import logging
 import os
 import shutil
 import uuid
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
+from typing import Protocol
 
 from .checksums import Checksum
 
@@ -21,13 +23,6 @@ logger = logging.getLogger(__name__)
 
 BLOCK = 1024 * 1024
 _SUBDIRECTORIES = tuple(f"{number:02x}" for number in range(256))
-
-# A crash leaves one unregistered object per upload then under way.
-_MOST_ORPHANS = 1000
-
-
-class CatalogueLost(Exception):
-    """The archive has bytes its catalogue knows nothing of, and removing them would destroy data."""
 
 
 class StagedFile:
@@ -40,21 +35,29 @@ class StagedFile:
         self.size = 0
         self.sum = 0
 
-    def write(self, block: bytes) -> None:
-        """Append a block and sum it."""
+    def write(self, pieces: Sequence[bytes]) -> None:
+        """Append the pieces, in one call of the system, and sum them."""
+        length = sum(map(len, pieces))
+        if os.writev(self._file.fileno(), pieces) < length:
+            # Seldom: the disk is nearly full, or a signal came. What is missing is written again from the start of it.
+            self._file.seek(self.size)
+            self._write_all(b"".join(pieces))
+        self.size += length
+        if self._checksum is not None:
+            for piece in pieces:
+                self.sum = self._checksum.update(piece, self.sum)
+
+    def _write_all(self, block: bytes) -> None:
         view = memoryview(block)
         while view:
             view = view[self._file.write(view) :]
-        self.size += len(block)
-        if self._checksum is not None:
-            self.sum = self._checksum.update(block, self.sum)
 
     def place(self, destination: Path) -> None:
         """Flush the bytes to disk and move them to `destination`, durably."""
         os.fsync(self._file.fileno())
         self._file.close()
         self._path = self._path.rename(destination)
-        _flush_directory(destination.parent)
+        flush_directory(destination.parent)
 
     def discard(self) -> None:
         """Remove the bytes, wherever they are."""
@@ -62,19 +65,28 @@ class StagedFile:
         self._path.unlink(missing_ok=True)
 
 
-class Vault:
-    """The directory `root` with its `staging/` and `objects/`."""
+class Volume:
+    """One disk: a directory with `staging/` and `objects/`. The attributes tell its id and whether it is mounted."""
 
-    def __init__(self, root: Path) -> None:
-        """Create what is missing and empty the staging directory. Raises OSError if `root` cannot be written."""
-        self.root = root
-        self._staging = root / "staging"
-        self._objects = root / "objects"
+    def __init__(self, disk_id: str, directory: Path, *, mounted: bool = True) -> None:
+        self.disk_id = disk_id
+        self.directory = directory
+        self.mounted = mounted
+        self._staging = directory / "staging"
+        self._objects = directory / "objects"
+
+    @property
+    def slot_id(self) -> str:
+        """The name of the volume's directory."""
+        return self.directory.name
+
+    def prepare(self) -> None:
+        """Make what is missing and empty the staging directory. Raises OSError if it cannot be written."""
         self._staging.mkdir(parents=True, exist_ok=True)
         for name in _SUBDIRECTORIES:
             (self._objects / name).mkdir(parents=True, exist_ok=True)
-        for directory in (self._objects, root):
-            _flush_directory(directory)
+        for directory in (self._objects, self.directory):
+            flush_directory(directory)
         for left_over in self._staging.iterdir():
             logger.warning("Removing the unfinished upload %s", left_over.name)
             left_over.unlink()
@@ -84,7 +96,7 @@ class Vault:
         return StagedFile(self._staging / uuid.uuid4().hex, checksum)
 
     def place(self, staged: StagedFile, file_id: str) -> str:
-        """Make `staged` an object of the vault, durably; gives its name."""
+        """Make `staged` an object of the volume, durably; gives its name."""
         digest = hashlib.sha256(file_id.encode()).hexdigest()
         name = f"{digest[:2]}/{digest[:40]}-{uuid.uuid4().hex}"
         staged.place(self.path(name))
@@ -99,36 +111,53 @@ class Vault:
         self.path(name).unlink(missing_ok=True)
 
     def free_bytes(self) -> int:
-        """The space left for new files."""
-        return shutil.disk_usage(self._objects).free
+        """The space left for new files; none on a disk that is not mounted."""
+        return shutil.disk_usage(self.directory).free if self.mounted else 0
 
-    def is_empty(self) -> bool:
-        """Whether there is no object at all."""
-        return next(self._objects.glob("*/*"), None) is None
+    def objects(self) -> Iterator[str]:
+        """The names of all objects."""
+        return (f"{path.parent.name}/{path.name}" for path in self._objects.glob("*/*"))
 
-    def reconcile(self, named: set[str]) -> None:
-        """Remove the objects that no row names, and report the rows whose object is gone.
+    def has_objects(self) -> bool:
+        """Whether there is any object."""
+        return next(self.objects(), None) is not None
 
-        Raises CatalogueLost, and removes nothing, if a crash cannot have left so many.
-        """
-        found = {f"{path.parent.name}/{path.name}" for path in self._objects.glob("*/*")}
-        orphans = found - named
-        if len(orphans) > _MOST_ORPHANS:
-            raise CatalogueLost(f"The catalogue does not know {len(orphans)} of the files in {self._objects}")
-        for name in orphans:
-            logger.warning("Removing %s: its upload was cut off before it was registered", self.path(name))
-            self.remove(name)
-        for name in named - found:
-            logger.error("%s is registered, but its bytes are gone; restore it from a backup", self.path(name))
+
+class Reader(Protocol):
+    """The bytes of an archived file. `size` is that of the whole."""
+
+    size: int
+
+    def read(self) -> bytes:
+        """The next block, empty at the end."""
+
+    def close(self) -> None:
+        """Free what it holds."""
+
+
+class BodyReader:
+    """Bytes that are in memory, read as one block."""
+
+    def __init__(self, body: bytes) -> None:
+        self.body = body
+        self.size = len(body)
+        self._read = False
+
+    def read(self) -> bytes:
+        """The bytes, then nothing."""
+        block, self._read = b"" if self._read else self.body, True
+        return block
+
+    def close(self) -> None:
+        """Nothing to free."""
 
 
 class ObjectReader:
-    """An open object, read in blocks from byte `start`. `size` is that of the whole."""
+    """An open object, read in blocks."""
 
-    def __init__(self, path: Path, start: int = 0) -> None:
+    def __init__(self, path: Path) -> None:
         """Open the object. Raises FileNotFoundError."""
         self._file = path.open("rb", buffering=0)
-        self._file.seek(start)
         self.size = os.fstat(self._file.fileno()).st_size
 
     def __enter__(self) -> ObjectReader:
@@ -139,6 +168,10 @@ class ObjectReader:
     ) -> None:
         self.close()
 
+    def fileno(self) -> int:
+        """The open file's descriptor."""
+        return self._file.fileno()
+
     def read(self) -> bytes:
         """The next block, empty at the end."""
         return self._file.read(BLOCK)
@@ -148,16 +181,16 @@ class ObjectReader:
         self._file.close()
 
 
-def checksum_of(path: Path, checksum: Checksum) -> int:
-    """The sum of a whole object."""
+def checksum_of(reader: Reader, checksum: Checksum) -> int:
+    """The sum of the whole file."""
     total = 0
-    with ObjectReader(path) as reader:
-        while block := reader.read():
-            total = checksum.update(block, total)
+    while block := reader.read():
+        total = checksum.update(block, total)
     return total
 
 
-def _flush_directory(directory: Path) -> None:
+def flush_directory(directory: Path) -> None:
+    """Make the names in a directory durable."""
     descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(descriptor)

@@ -1,0 +1,3 @@
+"""Subscriptions: other archives that are sent every new file."""
+
+from __future__ import annotations
