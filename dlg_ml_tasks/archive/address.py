@@ -32,7 +32,7 @@ def parse_address(authority: str) -> Address:
     if "@" in authority:
         raise ValueError(
             "an NGAS address must not hold a user or password; "
-            "set the environment variables DLG_ML_NGAS_USER and DLG_ML_NGAS_PASSWORD instead"
+            "set the environment variables DLG_ML_NGAS_USER and DLG_ML_NGAS_PASSWORD, or write them into ~/.netrc"
         )
     match = _AUTHORITY.fullmatch(authority)
     port = int(match["port"] or DEFAULT_PORT) if match else 0

@@ -2,13 +2,17 @@
 
     Exception
     └── NgasError               everything below
-        ├── FileNotInArchive    also FileNotFoundError: no such file, or its last copy has gone
+        ├── FileNotInArchive    also FileNotFoundError: no such file, container or subscription, or it has gone
+        ├── Conflict            also FileExistsError: something that the archive has stands in the way
         ├── AccessRefused       also PermissionError: credentials missing, wrong, or not enough
         ├── ArchiveFull         also OSError: no volume can take the file
         ├── ChecksumMismatch    also OSError: bytes sent, stored or received differ from what they should be
+        ├── ChecksumUnsupported the server cannot compute the kind of checksum it was asked for
         ├── ArchiveOverloaded   too many requests at once; tried again until patience ran out
         ├── ArchiveOffline      the server runs but was switched to OFFLINE
         ├── ArchiveUnreachable  also ConnectionError: no connection, or it broke before the answer came
+        ├── NotInCache          also OSError: working offline, and what was asked needs the archive
+        ├── CacheUnusable       also OSError: the folder for local copies cannot be trusted
         └── ProtocolError       an answer that an NGAS server should not give
 
 NGAS reports almost every failure as HTTP 400 and some as HTTP 200, so the message id decides; `ANSWERS` is the one table.
@@ -51,9 +55,14 @@ class FileNotInArchive(NgasError, FileNotFoundError):
     default_remedy = "Check the name; list its directory to see what is there."
 
 
+class Conflict(NgasError, FileExistsError):
+    default_remedy = "Choose another name, or remove what is there first."
+
+
 class AccessRefused(NgasError, PermissionError):
     default_remedy = (
-        "Set DLG_ML_NGAS_USER and DLG_ML_NGAS_PASSWORD to a user whose Commands in the NGAS configuration allow this."
+        "Set DLG_ML_NGAS_USER and DLG_ML_NGAS_PASSWORD, or write into ~/.netrc, a user whose Commands in the NGAS "
+        "configuration allow this. With DLG_ML_NGAS_HOSTS set, the server must be in it."
     )
 
 
@@ -71,6 +80,10 @@ class ChecksumMismatch(NgasError, OSError):
     default_remedy = "Nothing was kept. Try again; if it persists, the network or a disk damages data."
 
 
+class ChecksumUnsupported(NgasError):
+    default_remedy = "Install the Python package crc32c where the NGAS server runs."
+
+
 class ArchiveOverloaded(NgasError):
     default_remedy = "Try again later, use fewer parallel transfers, or raise MaxSimReqs in the NGAS configuration."
 
@@ -84,6 +97,21 @@ class ArchiveUnreachable(NgasError, ConnectionError):
         "Check that the server runs and that host and port are right. A server that is up drops connections without "
         "an answer when it is overloaded, when its disk is full, or when a file is missing on its disk: see its log."
     )
+    # Whether a connection kept from an earlier request turned out to be closed, which says nothing of the server.
+    stale = False
+
+
+class NotInCache(NgasError, OSError):
+    """Not a FileNotFoundError: the file may well be in the archive, and zarr fills what is not found with zeros."""
+
+    default_remedy = (
+        "Read it once with DLG_ML_NGAS_CACHE=online while the archive can be reached, "
+        "or set it to prefer-cache or online."
+    )
+
+
+class CacheUnusable(NgasError, OSError):
+    default_remedy = "Set DLG_ML_NGAS_CACHE_DIR to a folder of your own."
 
 
 class ProtocolError(NgasError):
@@ -91,10 +119,13 @@ class ProtocolError(NgasError):
 
 
 class Answer(NamedTuple):
-    """One row of `ANSWERS`: matches when the HTTP code is equal (None: any) and the message contains `text`."""
+    """One row of `ANSWERS`: matches when the HTTP code is equal (None: any) and the message contains `text`.
+
+    `text` None: the message is empty.
+    """
 
     http: int | None
-    text: str
+    text: str | None
     error: type[NgasError]
 
 
@@ -104,6 +135,24 @@ ANSWERS: tuple[Answer, ...] = (
     Answer(503, "", ArchiveOverloaded),
     Answer(None, "NGAMS_ER_UNAVAIL_FILE:4019", FileNotInArchive),
     Answer(None, "NGAMS_ER_DISCARD_NOT_FOUND:4063", FileNotInArchive),
+    # SQLite below a server with many requests at a time: 24 clients met each of these; the last was a MemoryError.
+    Answer(400, "database is locked", ArchiveOverloaded),
+    Answer(400, "cannot commit transaction", ArchiveOverloaded),
+    Answer(400, "error return without exception set", ArchiveOverloaded),
+    Answer(400, None, ArchiveOverloaded),
+    # CLONE
+    Answer(None, "No files for cloning found", FileNotInArchive),
+    Answer(None, "NGAMS_ER_CLONE_REJECTED:4053", ArchiveFull),
+    # Containers
+    Answer(None, "No container with id", FileNotInArchive),
+    Answer(None, "No container found with name", FileNotInArchive),
+    Answer(None, "cannot append it to container", FileNotInArchive),
+    Answer(None, "More than one container with name", Conflict),
+    Answer(None, "already associated to container", Conflict),
+    Answer(None, "has sub-containers", Conflict),
+    # SUBSCRIBE and UNSUBSCRIBE
+    Answer(409, "", Conflict),
+    Answer(200, "UNSUBSCRIBE command failed", FileNotInArchive),
     Answer(None, "NGAMS_ER_IMPROPER_STATE:4015", ArchiveOffline),
     # AllowArchiveReq=0 or AllowRetrieveReq=0 in the server's configuration.
     Answer(None, "NGAMS_ER_ILL_REQ:4017", AccessRefused),
@@ -111,6 +160,11 @@ ANSWERS: tuple[Answer, ...] = (
     Answer(None, "No disk volumes are available", ArchiveFull),
     Answer(None, "NGAMS_ER_FILE_NOK:4057", ChecksumMismatch),
     Answer(None, "Checksum error for file", ChecksumMismatch),
+    # crc_variant=crc32c on a server without the crc32c package, and on one that knows no names of variants.
+    Answer(400, "CRC32c instruction is not available", ChecksumUnsupported),
+    Answer(400, "Unknown CRC variant", ChecksumUnsupported),
+    Answer(400, "Unknown crc_variant", ChecksumUnsupported),
+    Answer(400, "invalid literal for int() with base 10: 'crc32c'", ChecksumUnsupported),
     # The upload's connection broke on its way to the server, which saw a short body.
     Answer(400, "Only read ", ArchiveUnreachable),
 )
@@ -119,6 +173,7 @@ ANSWERS: tuple[Answer, ...] = (
 def error_for(http: int, message: str, *, server: str, file_id: str = "") -> NgasError:
     """The exception for an NGAS answer, by `ANSWERS`; `ProtocolError` for an answer the table does not know."""
     for answer in ANSWERS:
-        if answer.http in (None, http) and answer.text in message:
+        says_so = not message if answer.text is None else answer.text in message
+        if answer.http in (None, http) and says_so:
             return answer.error(message or f"HTTP {http}", server=server, file_id=file_id)
     return ProtocolError(message or f"HTTP {http} without a message", server=server, file_id=file_id)

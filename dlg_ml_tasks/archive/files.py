@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import tempfile
-import zlib
 from collections.abc import Callable
 from types import TracebackType
 from typing import IO, Any
@@ -29,18 +28,17 @@ class NgasReader(AbstractBufferedFile):  # type: ignore[misc]  # fsspec has no t
         self._tree = tree
         self._entry = entry
         self._verified = 0
-        self._checksum = 0
+        self._running = tree.running_checksum(entry)
         super().__init__(fs, entry.path, mode="rb", size=entry.size, **options)
         self.details = info
 
     def _fetch_range(self, start: int, end: int) -> bytes:
         block = self._tree.read(self._entry, start, end)
         if start == self._verified:
-            self._checksum = zlib.crc32(block, self._checksum)
+            self._running.update(block)
             self._verified += len(block)
             if self._verified == self._entry.size:
-                with self._tree.about(self._entry.path):
-                    self._tree.client.verify(self._entry.status, self._checksum)
+                self._tree.verify(self._entry, self._running)
         return block
 
 

@@ -3,28 +3,28 @@
 from __future__ import annotations
 
 import errno
+import os
 import tempfile
-from collections.abc import Iterator
 from datetime import datetime
-from os import PathLike, strerror
+from os import strerror
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from fsspec.callbacks import DEFAULT_CALLBACK
-from fsspec.spec import AbstractFileSystem
 from fsspec.utils import stringify_path
 
 from dlg_ml_tasks.archive import naming
 from dlg_ml_tasks.archive.address import DEFAULT_PORT, SCHEME, split_url
+from dlg_ml_tasks.archive.behaviour import ArchiveBehaviour, Info, TransferPlan
+from dlg_ml_tasks.archive.bulk import BulkDownload, BulkUpload, pack_from
 from dlg_ml_tasks.archive.client import NgasClient
-from dlg_ml_tasks.archive.files import SPOOL_BYTES, NgasReader, NgasTextWriter, NgasWriter
+from dlg_ml_tasks.archive.files import SPOOL_BYTES, NgasReader, NgasWriter
 from dlg_ml_tasks.archive.naming import ROOT
-from dlg_ml_tasks.archive.tree import Entry, NgasTree
+from dlg_ml_tasks.archive.removal import remove_directory, remove_files, remove_tree
+from dlg_ml_tasks.archive.tree import Entry, Glance, NgasTree
 
-Info = dict[str, Any]
 
-
-class NgasFileSystem(AbstractFileSystem):  # type: ignore[misc]  # fsspec has no types
+class NgasFileSystem(ArchiveBehaviour):
     """Files and directories in an NGAS archive.
 
     Differences from a local file system:
@@ -36,15 +36,21 @@ class NgasFileSystem(AbstractFileSystem):  # type: ignore[misc]  # fsspec has no
       `rm(recursive=True)`. If one process removes a directory while another writes into it, the new file can be read
       by its path at once, and its directory is in its parent's listing again after a later write, at most a minute on.
     - Two processes that write one path at the same time may both succeed, and one of the two stays.
+    - The bytes of a file that was put with many others (see `pack` below) are freed when the last of those is removed or
+      replaced. Reading one of them alone costs a query more than reading a file that was written alone.
     - As everywhere in fsspec, `*`, `?` and `[` are patterns for the methods that take many paths (`get`, `put`, `cat`,
       `rm`), unless a file of exactly that name exists; `get_file`, `put_file`, `cat_file`, `rm_file` and `open` are
       literal.
 
     `info` and `ls` give `name`, `size` (bytes), `type` ("file" or "directory"), `created` and `modified` (UTC),
-    `checksum` (CRC-32), `version` and `file_id`; directories have no times, checksum or version.
+    `checksum` (a text such as "crc32c:152299802"), `version`, `file_id` and `ukey`; directories have no times and none of
+    the last four.
 
-    host, port: the server. Credentials come from DLG_ML_NGAS_USER and DLG_ML_NGAS_PASSWORD and from nowhere else.
+    host, port: the server. Credentials come from the environment or the netrc file (see `credentials`), never from a URL.
     timeout, patience: seconds, see NgasClient.
+    pack: whether `put` stores many small files of one directory as one object (see `archive.pack`), of which nothing but
+        their speed is to be seen here: "auto", "never", or the number of files from which on it does. Default:
+        DLG_ML_NGAS_PACK, or "auto".
     threads: how many files `put`, `get`, `mv` and `rm` work on at the same time.
     """
 
@@ -59,10 +65,19 @@ class NgasFileSystem(AbstractFileSystem):  # type: ignore[misc]  # fsspec has no
         timeout: float = 60.0,
         patience: float = 30.0,
         threads: int = 4,
+        pack: Literal["auto", "never"] | int | None = None,
         **storage_options: Any,
     ) -> None:
-        super().__init__(host=host, port=port, timeout=timeout, patience=patience, threads=threads, **storage_options)
+        super().__init__(
+            host=host, port=port, timeout=timeout, patience=patience, threads=threads, pack=pack, **storage_options
+        )
         self._tree = NgasTree(NgasClient(host, int(port), timeout, patience=patience), threads)
+        self._pack_from = pack_from(os.environ.get("DLG_ML_NGAS_PACK", "auto") if pack is None else pack)
+
+    @property
+    def archive_tree(self) -> NgasTree:
+        """What the file system is made of, for layers on top of it."""
+        return self._tree
 
     # --- names ---
 
@@ -92,20 +107,15 @@ class NgasFileSystem(AbstractFileSystem):  # type: ignore[misc]  # fsspec has no
     # --- looking ---
 
     def info(self, path: str, **_: Any) -> Info:
-        """One exact request (none for the root). Raises FileNotFoundError."""
-        path = self._strip_protocol(path)
-        return _directory_info(ROOT) if path == ROOT else _info(self._tree.entry(path))
+        """One exact request for a directory or a file of its own; a query more for a file in a pack; none for the root.
 
-    def exists(self, path: str, **_: Any) -> bool:
-        """Unlike fsspec's own, this and `isfile` and `isdir` raise when the server cannot say."""
+        Raises FileNotFoundError.
+        """
         path = self._strip_protocol(path)
-        return path == ROOT or self._tree.find(path) is not None
-
-    def isfile(self, path: str) -> bool:
-        entry = self._tree.find(self._strip_protocol(path))
-        return entry is not None and not entry.is_directory
+        return directory_info(ROOT) if path == ROOT else file_info(self._tree.entry(path))
 
     def isdir(self, path: str) -> bool:
+        """One exact request: directories are never in packs."""
         return self._tree.is_directory(self._strip_protocol(path))
 
     def ls(self, path: str, detail: bool = True, **_: Any) -> list[Any]:
@@ -115,26 +125,15 @@ class NgasFileSystem(AbstractFileSystem):  # type: ignore[misc]  # fsspec has no
         if not entries and path != ROOT:
             entry = self._tree.entry(path)
             entries = [] if entry.is_directory else [entry]
-        return [_info(entry) for entry in entries] if detail else [entry.path for entry in entries]
+        return [file_info(entry) for entry in entries] if detail else [entry.path for entry in entries]
 
-    def walk(
-        self, path: str, maxdepth: int | None = None, topdown: bool = True, on_error: Any = None, **kwargs: Any
-    ) -> Iterator[Any]:
-        """Like fsspec's, but by default omits only what is not there: an unreachable server is not an empty archive."""
-        return super().walk(path, maxdepth, topdown, on_error or _raise_unless_missing, **kwargs)  # type: ignore[no-any-return]
+    def checksum(self, path: str) -> str | None:
+        """The checksum of a file as in `info`. Raises FileNotFoundError, or IsADirectoryError."""
+        return _checksum_text(self._tree.file(self._strip_protocol(path)))
 
-    def expand_path(self, path: Any, recursive: bool = False, maxdepth: int | None = None, **kwargs: Any) -> list[str]:
-        """Like fsspec's, but a name with `*`, `?` or `[` that exists means itself."""
-        if isinstance(path, str | PathLike) and not kwargs.get("assume_literal"):
-            literal = self._strip_protocol(path)
-            if set("*?[") & set(literal) and self.exists(literal):
-                kwargs["assume_literal"] = True
-                path = [literal]
-        return super().expand_path(path, recursive, maxdepth, **kwargs)  # type: ignore[no-any-return]
-
-    def checksum(self, path: str) -> int | None:
-        """The CRC-32 of a file, None where the archive has none. Raises FileNotFoundError, or IsADirectoryError."""
-        return self._tree.file(self._strip_protocol(path)).checksum
+    def ukey(self, path: str) -> str:
+        """Differs between any two contents that a path ever has, and stays while the content stays: a key for caches."""
+        return content_key(self._tree.file(self._strip_protocol(path)))
 
     def created(self, path: str) -> datetime | None:
         """When the present content of a file was made in the archive (UTC)."""
@@ -172,22 +171,11 @@ class NgasFileSystem(AbstractFileSystem):  # type: ignore[misc]  # fsspec has no
     ) -> None:
         """Downloads files and trees, several at a time, by fsspec's rules for what goes where.
 
-        Many files of one directory cost about one request each: what is there is asked once.
+        What is there is asked once for a directory; many files from one pack come by one request.
         """
-        plan = _Plan(self)
-        AbstractFileSystem.get(plan, rpath, lpath, recursive=recursive, maxdepth=maxdepth)
-        wanted = [(self._strip_protocol(remote), local) for remote, local in plan.pairs]
-        entries = self._tree.lookup(remote for remote, _ in wanted)
-
-        def get_one(remote: str, local: Any) -> None:
-            entry = entries[remote]
-            if entry is None and remote != ROOT:
-                raise self._tree.missing(remote)
-            with callback.branched(remote, str(local)) as child:
-                self._get(entry, local, child)
-
-        callback.set_size(len(wanted))
-        self._tree.in_parallel(wanted, get_one, callback.relative_update)
+        glance = Glance(self._tree)
+        pairs = TransferPlan.of_get(self._upon(glance), rpath, lpath, recursive=recursive, maxdepth=maxdepth)
+        BulkDownload(glance, callback).run(pairs)
 
     def _get(self, entry: Entry | None, lpath: Any, callback: Any) -> None:
         """Downloads what `entry` is, None being the root."""
@@ -206,15 +194,13 @@ class NgasFileSystem(AbstractFileSystem):  # type: ignore[misc]  # fsspec has no
     def pipe_file(self, path: str, value: bytes, mode: str = "overwrite", **_: Any) -> None:
         """Archives bytes; mode "create" raises FileExistsError if the path exists."""
         path = self._strip_protocol(path)
-        known = self._tree.find(path)
-        if mode == "create" and known is not None:
-            raise self._exists_already(path)
+        known = self._to_be_replaced(path, create=mode == "create")
         self._tree.store(path, bytes(value), known)
 
     def put_file(self, lpath: Any, rpath: str, callback: Any = DEFAULT_CALLBACK, **_: Any) -> None:
         """Archives one local file, or makes a directory for a local directory."""
         rpath = self._strip_protocol(rpath)
-        self._put(Path(lpath), rpath, self._tree.find(rpath), callback)
+        self._put(Path(lpath), rpath, self._tree.find_object(rpath), callback)
 
     def put(
         self,
@@ -227,19 +213,11 @@ class NgasFileSystem(AbstractFileSystem):  # type: ignore[misc]  # fsspec has no
     ) -> None:
         """Archives files and trees, several at a time, by fsspec's rules for what goes where.
 
-        Many files in one directory cost about one request each: what is there already is asked once.
+        What is there already is asked once for a directory, and not sent again. Many small files of one directory go as
+        one pack.
         """
-        plan = _Plan(self)
-        AbstractFileSystem.put(plan, lpath, rpath, recursive=recursive, maxdepth=maxdepth)
-        wanted = [(Path(local), self._strip_protocol(remote)) for local, remote in plan.pairs]
-        entries = self._tree.lookup(remote for _, remote in wanted)
-
-        def put_one(local: Path, remote: str) -> None:
-            with callback.branched(str(local), remote) as child:
-                self._put(local, remote, entries[remote], child)
-
-        callback.set_size(len(wanted))
-        self._tree.in_parallel(wanted, put_one, callback.relative_update)
+        pairs = TransferPlan.of_put(self, lpath, rpath, recursive=recursive, maxdepth=maxdepth)
+        BulkUpload(self._tree, callback, self._pack_from).run(pairs)
 
     def _put(self, local: Path, path: str, known: Entry | None, callback: Any) -> None:
         if local.is_dir():
@@ -250,19 +228,6 @@ class NgasFileSystem(AbstractFileSystem):  # type: ignore[misc]  # fsspec has no
         self._tree.store(path, local, known)
         callback.absolute_update(size)
 
-    def open(self, path: str, mode: str = "rb", **kwargs: Any) -> Any:
-        """Modes r, w and x, binary or text. Not a: what is archived does not change.
-
-        Raises NotImplementedError for `compression` when writing; `fsspec.open` does that.
-        """
-        writing = "r" not in mode
-        if writing and kwargs.get("compression") is not None:
-            raise NotImplementedError("write compressed files with fsspec.open(url, compression=...)")
-        if writing and "b" not in mode:
-            text = {name: kwargs.pop(name) for name in ("encoding", "errors", "newline") if name in kwargs}
-            return NgasTextWriter(super().open(path, f"{mode.replace('t', '')}b", **kwargs), **text)
-        return super().open(path, mode, **kwargs)
-
     def _open(
         self,
         path: str,
@@ -270,42 +235,40 @@ class NgasFileSystem(AbstractFileSystem):  # type: ignore[misc]  # fsspec has no
         block_size: int | None = None,
         autocommit: bool = True,
         cache_options: dict[str, Any] | None = None,
+        size: int | None = None,
         **kwargs: Any,
     ) -> NgasReader | NgasWriter:
+        # fsspec passes the `size` that it remembers; what is there now counts.
         if mode == "rb":
             entry = self._tree.file(path)
             return NgasReader(
-                self, self._tree, entry, _info(entry), block_size=block_size, cache_options=cache_options, **kwargs
+                self, self._tree, entry, file_info(entry), block_size=block_size, cache_options=cache_options, **kwargs
             )
         if mode not in ("wb", "xb"):
             raise ValueError(f"mode {mode!r}: a file in the archive can be read (rb) or written whole (wb, xb)")
-        known = self._tree.find(path)
-        if mode == "xb" and known is not None:
-            raise self._exists_already(path)
-        self._tree.refuse_directory(path, known)
+        self._tree.refuse_directory(path, self._to_be_replaced(path, create=mode == "xb"))
         # Asked again on closing: the file may be written over hours.
         return NgasWriter(
-            path, lambda content: self._tree.store(path, content, self._tree.find(path)), autocommit=autocommit
+            path, lambda content: self._tree.store(path, content, self._tree.find_object(path)), autocommit=autocommit
         )
 
     def cp_file(self, path1: str, path2: str, **_: Any) -> None:
         """Copies a file by way of this machine, or makes a directory for a directory."""
         path1, path2 = self._strip_protocol(path1), self._strip_protocol(path2)
-        if self._tree.is_directory(path1):
+        source = None if path1 == ROOT else self._tree.entry(path1)
+        if source is None or source.is_directory:
             self._tree.make_directory(path2)
             return
         with tempfile.SpooledTemporaryFile(SPOOL_BYTES) as spool:
-            self._tree.copy_to(self._tree.file(path1), spool)
-            self._tree.store(path2, spool, self._tree.find(path2))
+            self._tree.copy_to(source, spool)
+            self._tree.store(path2, spool, self._tree.find_object(path2))
 
     def mv(self, path1: Any, path2: Any, recursive: bool = False, maxdepth: int | None = None, **_: Any) -> None:
         """Copies, then removes the source; onto itself it does nothing.
 
         Raises ValueError for a directory moved into itself.
         """
-        plan = _Plan(self)
-        AbstractFileSystem.copy(plan, path1, path2, recursive=recursive, maxdepth=maxdepth, on_error="raise")
-        pairs = [(self._strip_protocol(source), self._strip_protocol(target)) for source, target in plan.pairs]
+        pairs = TransferPlan.of_copy(self, path1, path2, recursive=recursive, maxdepth=maxdepth)
         if any(target == source for source, target in pairs):
             return
         for source, target in pairs:
@@ -337,13 +300,11 @@ class NgasFileSystem(AbstractFileSystem):  # type: ignore[misc]  # fsspec has no
             raise OSError(errno.EBUSY, "the root directory cannot be removed", self.unstrip_protocol(path))
         if not self._tree.entry(path).is_directory:
             raise NotADirectoryError(errno.ENOTDIR, strerror(errno.ENOTDIR), self.unstrip_protocol(path))
-        if self._tree.listing(path):
-            raise OSError(errno.ENOTEMPTY, strerror(errno.ENOTEMPTY), self.unstrip_protocol(path))
-        self._tree.remove(path)
+        remove_directory(self._tree, path)
 
     def rm_file(self, path: str) -> None:
         """Removes one file, with all its versions. Raises FileNotFoundError, or IsADirectoryError."""
-        self._tree.remove(self._tree.file(self._strip_protocol(path)).path)
+        remove_files(self._tree, [self._strip_protocol(path)])
 
     def rm(self, path: Any, recursive: bool = False, maxdepth: int | None = None) -> None:
         """Removes files, and with `recursive` directories with everything in them.
@@ -353,57 +314,65 @@ class NgasFileSystem(AbstractFileSystem):  # type: ignore[misc]  # fsspec has no
         """
         if maxdepth is not None:
             raise ValueError("rm has no maxdepth here; remove the files that find(path, maxdepth=...) gives")
-        for one in path if isinstance(path, list) else [path]:
-            for target in self.expand_path(one):
-                if recursive and self.isdir(target):
-                    self._tree.remove_tree(target)
-                else:
-                    self.rm_file(target)
+        targets = [target for one in (path if isinstance(path, list) else [path]) for target in self.expand_path(one)]
+        trees = [target for target in targets if recursive and self.isdir(target)]
+        remove_files(self._tree, [target for target in targets if target not in trees])
+        for target in trees:
+            remove_tree(self._tree, target)
 
     def invalidate_cache(self, path: str | None = None) -> None:
         """Forgets which directories were seen; listings are never cached."""
         self._tree.directories.forget(None if path is None else self._strip_protocol(path))
         super().invalidate_cache(path)
 
+    def _upon(self, tree: NgasTree) -> NgasFileSystem:
+        """The same file system upon another tree; made past fsspec's cache of instances."""
+        fs: NgasFileSystem = object.__new__(type(self))
+        fs.__dict__.update(self.__dict__, _tree=tree)
+        return fs
+
+    def _to_be_replaced(self, path: str, *, create: bool) -> Entry | None:
+        """The object that writing to `path` will replace; raises FileExistsError if `create` and there is anything."""
+        if not create:
+            return self._tree.find_object(path)
+        if self._tree.find(path) is not None:
+            raise self._exists_already(path)
+        return None
+
     def _exists_already(self, path: str) -> FileExistsError:
         return FileExistsError(errno.EEXIST, strerror(errno.EEXIST), self.unstrip_protocol(path))
 
 
-class _Plan:
-    """Stands in for the file system while fsspec works out which path goes where, and takes down the pairs."""
-
-    def __init__(self, fs: NgasFileSystem) -> None:
-        self._fs = fs
-        self.pairs: list[tuple[Any, Any]] = []
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._fs, name)
-
-    def put_file(self, source: Any, target: Any, **_: Any) -> None:
-        self.pairs.append((source, target))
-
-    get_file = cp_file = put_file
-
-
-def _info(entry: Entry) -> Info:
+def file_info(entry: Entry) -> Info:
     if entry.is_directory:
-        return _directory_info(entry.path)
+        return directory_info(entry.path)
     return {
         "name": entry.path,
         "size": entry.size,
         "type": "file",
         "created": entry.status.created,
         "modified": entry.status.ingested,
-        "checksum": entry.checksum,
+        "checksum": _checksum_text(entry),
         "version": entry.status.version,
         "file_id": entry.status.file_id,
+        "ukey": content_key(entry),
     }
 
 
-def _directory_info(path: str) -> Info:
+def content_key(entry: Entry) -> str:
+    """Names the content of a file: of two contents that a path ever has, each has its own.
+
+    NGAS gives a version number again once the versions above it were discarded, so that id and version alone say
+    nothing. Where it recorded no checksum, the time of archiving stands in.
+    """
+    member = f":{entry.member.offset}:{entry.member.name}" if entry.member else ""
+    distinct = entry.checksum or entry.status.ingested
+    return f"{entry.status.file_id}:{entry.status.version}:{entry.size}:{distinct}{member}"
+
+
+def _checksum_text(entry: Entry) -> str | None:
+    return str(entry.checksum) if entry.checksum else None
+
+
+def directory_info(path: str) -> Info:
     return {"name": path, "size": 0, "type": "directory", "created": None, "modified": None, "checksum": None}
-
-
-def _raise_unless_missing(error: OSError) -> None:
-    if not isinstance(error, FileNotFoundError):
-        raise error

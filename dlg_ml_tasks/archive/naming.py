@@ -22,6 +22,14 @@ A base name whose escaped form is too long for one filename goes on in continuat
 whose filenames hold the next pieces. They share the prefix, so a listing is one query for long names too; a side object
 with the name in its body would cost one more request per long name in every listing. The hash in the id proves that a
 name put together from its pieces is whole.
+
+Packs (see `pack`) and the records of what was removed from them have ids of chance, so that none is ever used twice:
+
+    file_id  = key(directory) ".pack-" token                              58 characters
+    filename = "pack-" token "." sequence "." index offset "." CRC-32 of the index ".bin"
+    filename = "pack-" token "." sequence ".removed.bin"
+
+A directory that has packs has a mark, `key(directory) ".packs"`, so that an exact STATUS tells that there are none.
 """
 
 from __future__ import annotations
@@ -30,8 +38,10 @@ import base64
 import hashlib
 import logging
 import re
+import secrets
 from collections.abc import Iterable, Iterator
 from enum import Enum
+from functools import lru_cache
 from typing import NamedTuple, Protocol, TypeVar
 from urllib.parse import quote_from_bytes, unquote_to_bytes
 
@@ -58,6 +68,25 @@ class NgasName(NamedTuple):
 
     file_id: str
     filename: str
+
+
+class PackLabel(NamedTuple):
+    """What the filename of a pack says: where its index is, and which of two packs is the newer.
+
+    sequence: greater than that of every pack and record that was in the directory when this one was made. Times would not
+    do, because the clocks of servers jump.
+    index_offset: where the index begins, in bytes from the beginning of the pack. It goes on to the end.
+    """
+
+    sequence: int
+    index_offset: int
+    index_crc32: int
+
+
+class RemovalLabel(NamedTuple):
+    """What the filename of a removal record says; `sequence` as for packs."""
+
+    sequence: int
 
 
 class Named(Protocol):
@@ -87,7 +116,7 @@ def canonical(path: str) -> str:
     """
     parts = [part for part in path.split("/") if part not in ("", ".")]
     for part in parts:
-        _check_base_name(part)
+        check_base_name(part)
     return ROOT + "/".join(parts)
 
 
@@ -96,15 +125,20 @@ def parent(path: str) -> str:
     return path.rpartition("/")[0] or ROOT
 
 
+def base_name(path: str) -> str:
+    """The last component of the canonical `path`; empty for the root."""
+    return path.rpartition("/")[2]
+
+
 def join(directory: str, name: str) -> str:
     """The canonical path of `name` in the canonical `directory`."""
     return f"{directory.rstrip('/')}/{name}"
 
 
+@lru_cache(maxsize=8192)  # base32 is slow in Python, and the key of a directory is needed for each of its files
 def key(path: str) -> str:
     """26 lower-case base32 characters: 16 bytes of BLAKE2b over the UTF-8 of the canonical path."""
-    digest = hashlib.blake2b(path.encode(), digest_size=16).digest()
-    return base64.b32encode(digest).decode().rstrip("=").lower()
+    return _base32(hashlib.blake2b(path.encode(), digest_size=16).digest())
 
 
 def file_id(path: str) -> str:
@@ -134,6 +168,40 @@ def continuations(path: str) -> list[NgasName]:
     ]
 
 
+def pack_prefix(directory: str) -> str:
+    """What the ids of the packs and removal records of the canonical `directory` begin with, and no others do."""
+    return f"{listing_prefix(directory)}pack-"
+
+
+def pack_name(directory: str, label: PackLabel) -> NgasName:
+    """Names for a new pack of the canonical `directory`."""
+    token = _token()
+    return NgasName(
+        f"{pack_prefix(directory)}{token}",
+        f"pack-{token}.{label.sequence}.{label.index_offset}.{label.index_crc32:08x}.bin",
+    )
+
+
+def packs_mark(directory: str) -> NgasName:
+    """The names of the object that says that the canonical `directory` has packs, or had."""
+    return NgasName(f"{listing_prefix(directory)}packs", f"packs-{key(directory)}.bin")
+
+
+def removal_name(directory: str, label: RemovalLabel) -> NgasName:
+    """Names for a new record of what was removed from packs of the canonical `directory`."""
+    token = _token()
+    return NgasName(f"{pack_prefix(directory)}{token}", f"pack-{token}.{label.sequence}.removed.bin")
+
+
+def label_of(filename: str) -> PackLabel | RemovalLabel:
+    """What the filename of a pack or of a removal record says. Raises ValueError for any other."""
+    if match := _PACK.fullmatch(filename):
+        return PackLabel(int(match["sequence"]), int(match["offset"]), int(match["crc32"], 16))
+    if match := _REMOVAL.fullmatch(filename):
+        return RemovalLabel(int(match["sequence"]))
+    raise ValueError(f"{filename!r} is neither the filename of a pack nor of a removal record")
+
+
 def kind_of(filename: str) -> Kind:
     """What an object is, by its filename. Raises ValueError for a filename that this scheme did not make."""
     match = _OBJECT.fullmatch(filename)
@@ -145,11 +213,15 @@ def kind_of(filename: str) -> Kind:
 def listed(directory: str, objects: Iterable[N]) -> Iterator[tuple[Listed, N]]:
     """Base names and objects in the canonical `directory`, from the latest version of each object of a prefix query.
 
-    Objects that this scheme did not make are left out, and so is one whose name cannot be put together again.
+    Packs, removal records and objects that this scheme did not make are left out, and so is one whose name cannot be put
+    together again.
     """
+    packs = pack_prefix(directory)
     mains: dict[str, tuple[N, re.Match[str]]] = {}
     rest: dict[str, dict[int, str]] = {}
     for item in objects:
+        if item.file_id.startswith(packs):
+            continue
         own_id = item.file_id[:_ID_LENGTH]
         if match := _CONTINUATION.fullmatch(item.filename):
             rest.setdefault(own_id, {})[int(match["number"])] = match["piece"]
@@ -171,9 +243,23 @@ _OBJECT = re.compile(r"(?P<piece>.*)\.(?P<key>[a-z2-7]{26})(?P<kind>\.dir|\.empt
 _CONTINUATION = re.compile(r"(?P<piece>.*)\.(?P<key>[a-z2-7]{26})\.(?P<number>[1-9])\.bin")
 
 
+_PACK = re.compile(
+    r"pack-[a-z2-7]{26}\.(?P<sequence>[0-9]{1,18})\.(?P<offset>[0-9]{1,18})\.(?P<crc32>[0-9a-f]{8})\.bin"
+)
+_REMOVAL = re.compile(r"pack-[a-z2-7]{26}\.(?P<sequence>[0-9]{1,18})\.removed\.bin")
+
+
 def _pieces(path: str) -> list[str]:
-    escaped = _escape(path.rpartition("/")[2])
+    escaped = _escape(base_name(path))
     return [escaped[start : start + PIECE] for start in range(0, len(escaped), PIECE)] or [""]
+
+
+def _token() -> str:
+    return _base32(secrets.token_bytes(16))
+
+
+def _base32(sixteen_bytes: bytes) -> str:
+    return base64.b32encode(sixteen_bytes).decode().rstrip("=").lower()
 
 
 def _escape(name: str) -> str:
@@ -182,16 +268,17 @@ def _escape(name: str) -> str:
 
 
 def _unescape(escaped: str) -> str | None:
-    """The name, or None if no name has this escaped form (a stored name is data from outside: see `_check_base_name`)."""
+    """The name, or None if no name has this escaped form (a stored name is data from outside: see `check_base_name`)."""
     try:
         name = unquote_to_bytes(escaped.replace("=", "%")).decode()
-        _check_base_name(name)
+        check_base_name(name)
     except ValueError:
         return None
     return name
 
 
-def _check_base_name(name: str) -> None:
+def check_base_name(name: str) -> None:
+    """Raises ValueError for what no local file could be called."""
     if name in ("", ".", "..") or "/" in name or "\0" in name:
         raise ValueError(f"{name!r} cannot be the name of a file or directory in the archive")
     try:

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 from xml.etree import ElementTree
 
-# Names under which NGAS reports the plain CRC-32 of zlib; what else it knows (crc32c) cannot be computed here.
-CRC32_PLUGINS = frozenset({"crc32", "crc32z", "ngamsGenCrc32", "StreamCrc32"})
+from dlg_ml_tasks.archive.checksums import Checksum, recorded
+
+Row = Mapping[str, object]
 
 
 class MalformedReply(ValueError):
@@ -20,29 +21,47 @@ class MalformedReply(ValueError):
 class FileStatus:
     """One copy of one version of a file in the archive.
 
-    `filename` is the base name on the server's disk, `size` is in bytes, `checksum` is the unsigned CRC-32 or None where
-    the server computed another kind or none, times are in UTC and None where the server has none.
+    `filename` is the base name on the server's disk, `size` is in bytes, `checksum` is None where the server computed
+    none or a kind unknown here, times are in UTC and None where the server has none.
     """
 
     file_id: str
     version: int
     size: int
-    checksum: int | None
+    checksum: Checksum | None
     filename: str
     disk_id: str
     format: str
     ingested: datetime | None
     created: datetime | None
 
+    @property
+    def identity(self) -> str:
+        """Names these bytes among all that the archive ever has under this id, whose version numbers come again."""
+        content = self.checksum or self.ingested
+        return f"{self.file_id} {self.version} {self.size} {content}"
+
+
+@dataclass(frozen=True)
+class Container:
+    """A container in the archive: a named set of files, and of other containers. `size` is in bytes."""
+
+    container_id: str
+    name: str
+    size: int
+    files: tuple[FileStatus, ...]
+    containers: tuple[Container, ...]
+
 
 @dataclass(frozen=True)
 class StatusDocument:
-    """An `NgamsStatus` document: the server's verdict, its words, and the files it tells of."""
+    """An `NgamsStatus` document: the server's verdict, its words, and the files and containers it tells of."""
 
     success: bool
     message: str
     state: str
     files: tuple[FileStatus, ...]
+    containers: tuple[Container, ...]
 
 
 def parse_status(body: bytes) -> StatusDocument:
@@ -67,6 +86,7 @@ def parse_status(body: bytes) -> StatusDocument:
             for disk in root.iter("DiskStatus")
             for file in disk.iter("FileStatus")
         ),
+        containers=tuple(_container(element) for element in root.findall("Container")),
     )
 
 
@@ -81,19 +101,19 @@ def parse_query(body: bytes) -> list[dict[str, object]]:
     return rows
 
 
-def file_from_row(row: Mapping[str, object]) -> FileStatus:
+def file_from_row(row: Row) -> FileStatus:
     """The file that one row of the `files_like` query describes. Raises MalformedReply."""
     try:
         return FileStatus(
             file_id=str(row["file_id"]),
             version=int(str(row["file_version"])),
             size=int(str(row["file_size"])),
-            checksum=_crc32(row.get("checksum"), row.get("checksum_plugin")),
+            checksum=recorded(row.get("checksum"), row.get("checksum_plugin")),
             filename=_base_name(str(row["file_name"])),
             disk_id=str(row["disk_id"]),
             format=str(row.get("format") or ""),
-            ingested=_time(row.get("ingestion_date")),
-            created=_time(row.get("creation_date")),
+            ingested=time_of(row.get("ingestion_date")),
+            created=time_of(row.get("creation_date")),
         )
     except (KeyError, ValueError) as error:
         raise MalformedReply(f"the reply has an unreadable row ({error!r}): {dict(row)!r}") from error
@@ -105,15 +125,28 @@ def _file_from_xml(attributes: Mapping[str, str], disk_id: str) -> FileStatus:
             file_id=attributes["FileId"],
             version=int(attributes["FileVersion"]),
             size=int(attributes["FileSize"]),
-            checksum=_crc32(attributes.get("Checksum"), attributes.get("ChecksumPlugIn")),
+            checksum=recorded(attributes.get("Checksum"), attributes.get("ChecksumPlugIn")),
             filename=_base_name(attributes["FileName"]),
             disk_id=disk_id,
             format=attributes.get("Format", ""),
-            ingested=_time(attributes.get("IngestionDate")),
-            created=_time(attributes.get("CreationDate")),
+            ingested=time_of(attributes.get("IngestionDate")),
+            created=time_of(attributes.get("CreationDate")),
         )
     except (KeyError, ValueError) as error:
         raise MalformedReply(f"the reply has an unreadable FileStatus ({error!r}): {dict(attributes)!r}") from error
+
+
+def _container(element: ElementTree.Element) -> Container:
+    try:
+        return Container(
+            container_id=element.attrib["id"],
+            name=element.attrib["name"],
+            size=int(element.get("size", "0")),
+            files=tuple(_file_from_xml(file.attrib, "") for file in element.findall("FileStatus")),
+            containers=tuple(_container(child) for child in element.findall("Container")),
+        )
+    except (KeyError, ValueError) as error:
+        raise MalformedReply(f"the reply has an unreadable Container ({error!r}): {element.attrib!r}") from error
 
 
 def _decode(body: bytes) -> str:
@@ -128,13 +161,8 @@ def _base_name(path_on_volume: str) -> str:
     return path_on_volume.rpartition("/")[2]
 
 
-def _crc32(checksum: object, plugin: object) -> int | None:
-    if checksum in (None, "", "None") or plugin not in CRC32_PLUGINS:
-        return None
-    return int(str(checksum)) & 0xFFFFFFFF  # older servers wrote signed numbers
-
-
-def _time(text: object) -> datetime | None:
+def time_of(text: object) -> datetime | None:
+    """A time as NGAS writes it: UTC without a zone."""
     if text in (None, "", "None"):
         return None
     return datetime.fromisoformat(str(text)).replace(tzinfo=timezone.utc)

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 from typing import Annotated
 
-import fsspec
 import typer
+from fsspec.spec import AbstractFileSystem
 from rich.progress import track
 from rich.table import Table
 
-from dlg_ml_tasks.archive import ChecksumMismatch, NgasFileSystem
+from dlg_ml_tasks.archive import ChecksumMismatch
+from dlg_ml_tasks.archive.opening import open_archive
+from dlg_ml_tasks.cli import cache
 from dlg_ml_tasks.cli.output import console, fail, print_json
 from dlg_ml_tasks.cli.stack import Json
 from dlg_ml_tasks.tasks import BadInput
@@ -23,25 +26,54 @@ app = typer.Typer(
     "Files are named by URL: `ngas://HOST:PORT/PATH`. A user name and password come from the environment variables "
     "DLG_ML_NGAS_USER and DLG_ML_NGAS_PASSWORD, never from the URL.",
 )
+app.add_typer(cache.app, name="cache")
 Url = Annotated[str, typer.Argument(help="ngas://HOST:PORT/PATH")]
 Recursive = Annotated[bool, typer.Option("--recursive", "-r", help="Folders with all below them.")]
 
 
-@app.command()
-def serve(
-    root: Annotated[Path, typer.Option(help="Folder that holds the archive; created if missing.")],
-    port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 takes a free one.")] = 7777,
-    host: Annotated[
-        str, typer.Option(help="Address to listen on. Beyond loopback anybody may read, write and delete.")
-    ] = "127.0.0.1",
-) -> None:
+@app.command(
+    context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
+    add_help_option=False,
+)
+def serve(context: typer.Context) -> None:
     """Serve the NGAS protocol from a folder until interrupted."""
-    from dlg_ml_tasks.archive.server import ServerStartError
-    from dlg_ml_tasks.archive.server import serve as serve_archive
+    # Its options are declared once, for `python -m dlg_ml_tasks.archive.server` too: the stack starts the server that
+    # way, without the weight of this command line.
+    from dlg_ml_tasks.archive.server.__main__ import main
+
+    raise typer.Exit(main(context.args, prog="dlg-ml ngas serve"))
+
+
+@app.command()
+def user(
+    file: Annotated[Path, typer.Argument(help="Users file of `dlg-ml ngas serve --users`; created if missing.")],
+    name: Annotated[str, typer.Argument(help="Who; replaced if there already.")],
+    commands: Annotated[
+        str, typer.Option(help="NGAS commands the user may send, as RETRIEVE,STATUS,QUERY; * for all.")
+    ] = "*",
+    open_to_all: Annotated[
+        str | None, typer.Option(help="Commands that nobody needs a password for, as STATUS,HELP; '' for none.")
+    ] = None,
+    remove: Annotated[bool, typer.Option("--remove", help="Take the user out.")] = False,
+) -> None:
+    """Add, change or remove a user of an embedded server. The password is asked for, or read from standard input.
+
+    Only its salted hash is kept. A running server takes the change up within a second.
+    """
+    from dlg_ml_tasks.archive.server.users import User, Users, UsersFileError, hash_password
 
     try:
-        serve_archive(root, host=host, port=port)
-    except ServerStartError as error:
+        users = Users.read(file) if file.exists() else Users()
+        if open_to_all is not None:
+            users = users.model_copy(update={"open_to_all": _command_names(open_to_all)})
+        if remove:
+            if name not in users.users:
+                raise BadInput(f"{file} has no user {name!r}; it has {', '.join(map(repr, users.users)) or 'none'}")
+            users.without_user(name).write(file)
+            return
+        allowed = _command_names(commands)
+        users.with_user(name, User(password=hash_password(_password(name)), commands=allowed)).write(file)
+    except UsersFileError as error:
         fail(str(error))
 
 
@@ -120,8 +152,30 @@ def check(url: Url) -> None:
         raise typer.Exit(1)
 
 
-def _open(url: str) -> tuple[NgasFileSystem, str]:
-    if not url.startswith("ngas://"):
-        raise BadInput(f"{url!r} is no archive URL; write ngas://HOST:PORT/PATH")
-    fs, path = fsspec.url_to_fs(url)
-    return fs, path
+def _open(url: str) -> tuple[AbstractFileSystem, str]:
+    try:
+        return open_archive(url)
+    except ValueError as error:
+        raise BadInput(str(error)) from error
+
+
+def _command_names(text: str) -> tuple[str, ...]:
+    from dlg_ml_tasks.archive.server.commands import COMMANDS
+
+    names = tuple(name.strip() for name in text.split(",") if name.strip())
+    for name in names:
+        if name != "*" and name not in COMMANDS:
+            raise BadInput(
+                f"{name!r} is no command of the embedded server; there are * and {', '.join(sorted(COMMANDS))}"
+            )
+    return names
+
+
+def _password(name: str) -> str:
+    if sys.stdin.isatty():
+        password: str = typer.prompt(f"Password of {name}", hide_input=True, confirmation_prompt=True)
+    else:
+        password = sys.stdin.readline().rstrip("\r\n")
+    if not password:
+        raise BadInput("the password is empty")
+    return password

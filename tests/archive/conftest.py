@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import select
 import socket
 import socketserver
+import struct
 import threading
 import uuid
 from collections.abc import Callable, Iterator
@@ -78,9 +81,152 @@ class Proxy:
 
     def _forward(self, request: Request) -> bytes:
         with socket.create_connection(self._upstream) as upstream:
-            upstream.sendall(request.head + request.body)
+            # One request per connection on either side, as the real server has it: a reply ends where it closes.
+            head = b"\r\n".join([request.head.removesuffix(b"\r\n\r\n"), b"Connection: close", b"", b""])
+            upstream.sendall(head + request.body)
             with upstream.makefile("rb") as reply:
                 return reply.read()
+
+
+class Fault(NamedTuple):
+    """What befalls one connection. Offsets count bytes from its beginning, those of the client or those of the server.
+
+    The connection is reset after `cut_up` bytes of the client or `cut_down` bytes of the server, or closed if `gently`;
+    one bit is flipped; nothing more comes after `stall_down` bytes of the server, or comes `twice`; or the reply is
+    `instead`, and the server never hears of the request.
+    """
+
+    cut_up: int | None = None
+    cut_down: int | None = None
+    gently: bool = False
+    flip_up: int | None = None
+    flip_down: int | None = None
+    bit: int = 0
+    stall_down: int | None = None
+    twice: bool = False
+    instead: bytes | None = None
+
+
+class Wire:
+    """The bytes between a client and a server, and what befalls them: one fault per connection, in order.
+
+    `faults` are used up; `always` befalls every connection after them.
+    """
+
+    def __init__(self, upstream: tuple[str, int]) -> None:
+        self.faults: list[Fault] = []
+        self.always = Fault()
+        self.connections = 0
+        self.carried_down = 0  # bytes of the server's that reached the client
+        self._upstream = upstream
+        self._listening = socket.create_server(("127.0.0.1", 0))
+        self.host, self.port = self._listening.getsockname()[:2]
+        self._closing = threading.Event()
+        self._break = threading.Event()
+        self._threads = [threading.Thread(target=self._accept)]
+        self._threads[0].start()
+
+    def close(self) -> None:
+        self._closing.set()
+        with contextlib.suppress(OSError):
+            self._listening.shutdown(socket.SHUT_RDWR)
+        for thread in self._threads:
+            thread.join()
+        self._listening.close()
+
+    def break_next_request(self) -> None:
+        """Resets the connection on which the next bytes of a client come, before the server hears of them."""
+        self._break.set()
+
+    def _accept(self) -> None:
+        while not self._closing.is_set():
+            try:
+                client, _ = self._listening.accept()
+            except OSError:
+                return
+            self.connections += 1
+            fault = self.faults.pop(0) if self.faults else self.always
+            self._threads.append(threading.Thread(target=self._carry, args=(client, fault)))
+            self._threads[-1].start()
+
+    def _carry(self, client: socket.socket, fault: Fault) -> None:
+        with client, contextlib.suppress(OSError):
+            if fault.instead is not None:
+                client.recv(1 << 16)
+                client.sendall(fault.instead)
+                return
+            with socket.create_connection(self._upstream) as server:
+                if not self._pump(client, server, fault) and not fault.gently:
+                    # Zero seconds of lingering: closing sends a reset.
+                    client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+
+    def _pump(self, client: socket.socket, server: socket.socket, fault: Fault) -> bool:
+        """Whether the connection came to a natural end."""
+        up = _Direction(client, server, fault.cut_up, fault.flip_up, fault.bit, None)
+        down = _Direction(server, client, fault.cut_down, fault.flip_down, fault.bit, fault.stall_down)
+        if fault.cut_up == 0:
+            return False
+        repeated = not fault.twice
+        while not self._closing.is_set():
+            ready, _, _ = select.select([client, server], [], [], 0.02)
+            if not ready and not repeated and down.carried:
+                client.sendall(down.carried)
+                repeated = True
+            if client in ready and self._break.is_set():
+                self._break.clear()
+                return False
+            for direction in (up, down):
+                if direction.source in ready:
+                    ended, cut = direction.carry()
+                    self.carried_down += direction.last if direction is down else 0
+                    if ended or cut:
+                        return ended
+        return True
+
+
+class _Direction:
+    def __init__(
+        self,
+        source: socket.socket,
+        target: socket.socket,
+        cut: int | None,
+        flip: int | None,
+        bit: int,
+        stall: int | None,
+    ) -> None:
+        self.source = source
+        self.carried = b""
+        self.last = 0
+        self._target = target
+        self._cut = cut
+        self._flip = flip
+        self._bit = bit
+        self._stall = stall
+        self._offset = 0
+
+    def carry(self) -> tuple[bool, bool]:
+        """Whether the source ended, and whether the fault ends the connection."""
+        block = bytearray(self.source.recv(1 << 16))
+        self.last = 0
+        if not block:
+            return True, False
+        if self._flip is not None and 0 <= self._flip - self._offset < len(block):
+            block[self._flip - self._offset] ^= 1 << self._bit
+        for limit in (self._cut, self._stall):
+            if limit is not None:
+                del block[max(0, limit - self._offset) :]
+        self._offset += len(block)
+        self.last = len(block)
+        self.carried = (self.carried + block)[: 1 << 16]
+        self._target.sendall(block)
+        return False, self._cut is not None and self._offset >= self._cut
+
+
+@pytest.fixture
+def wire(server: EmbeddedNgas) -> Iterator[Wire]:
+    standing = Wire((server.host, server.port))
+    yield standing
+    standing.close()
 
 
 @pytest.fixture(scope="session")

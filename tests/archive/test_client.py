@@ -12,16 +12,17 @@ from typing import Any
 import pytest
 
 from dlg_ml_tasks.archive import (
-    AccessRefused,
     ArchiveFull,
     ArchiveOffline,
     ArchiveUnreachable,
     ChecksumMismatch,
     FileNotInArchive,
     NgasClient,
+    NgasError,
     NgasFileSystem,
     ProtocolError,
 )
+from dlg_ml_tasks.archive.checksums import Checksum, checksum_of
 from dlg_ml_tasks.archive.server import EmbeddedNgas
 
 pytestmark = pytest.mark.integration
@@ -40,7 +41,7 @@ def versions(client: NgasClient, file_id: str) -> list[int]:
 def test_bytes_come_back_as_they_went(client: NgasClient, file_id: str, tmp_path: Path) -> None:
     content = bytes(range(256)) * 1000
     stored = client.archive(content, *names(file_id))
-    assert (stored.size, stored.checksum, stored.version) == (len(content), zlib.crc32(content), 1)
+    assert (stored.size, stored.checksum, stored.version) == (len(content), checksum_of(content, "crc32c"), 1)
     assert client.status(file_id) == stored
     assert client.retrieve(file_id, tmp_path / "back") == stored
     assert (tmp_path / "back").read_bytes() == content
@@ -169,18 +170,99 @@ def test_files_are_streamed_in_bounded_memory(client: NgasClient, file_id: str, 
     client.delete(file_id)
 
 
+class Restless(io.BytesIO):
+    """A long source that is another one from the third reading on: after its size was found, and its checksum."""
+
+    def __init__(self, later: bytes) -> None:
+        super().__init__(b"first" * 1_000_001)
+        self._later = later
+        self._readings = 0
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        if (offset, whence) == (0, 0):
+            self._readings += 1
+        if self._readings == 3:
+            super().seek(0)
+            self.truncate()
+            self.write(self._later)
+        return super().seek(offset, whence)
+
+
 def test_a_source_that_changes_while_it_is_sent_is_refused_by_the_server(client: NgasClient, file_id: str) -> None:
-    class Restless(io.BytesIO):
-        """Gives other bytes from the second reading on."""
-
-        def seek(self, offset: int, whence: int = 0) -> int:
-            if self.tell():
-                self.getbuffer()[:] = b"later"
-            return super().seek(offset, whence)
-
     with pytest.raises(ChecksumMismatch, match="Checksum error"):
-        client.archive(Restless(b"first"), *names(file_id))
+        client.archive(Restless(b"later" * 1_000_001), *names(file_id))
     assert client.find(file_id) is None
+
+
+def test_a_source_that_shrinks_while_it_is_sent_is_an_error_at_once(client: NgasClient, file_id: str) -> None:
+    with pytest.raises(ChecksumMismatch, match="it had 5000005 bytes, then 2500000"):
+        client.archive(Restless(b"later" * 500_000), *names(file_id))
+    assert client.find(file_id) is None
+
+
+def test_a_source_that_grows_while_it_is_sent_is_not_taken_for_two_requests(client: NgasClient, file_id: str) -> None:
+    stored = client.archive(Restless(b"first" * 1_000_001 + b"GET /EXIT HTTP/1.1\r\n\r\n"), *names(file_id))
+    assert client.read(client.status(file_id)) == b"first" * 1_000_001
+    assert stored.version == 1
+
+
+def test_a_source_that_cannot_be_read_raises_its_own_error(client: NgasClient, file_id: str) -> None:
+    class Worn(io.BytesIO):
+        def read(self, size: int | None = -1, /) -> bytes:
+            if self.tell() > 2 << 20:
+                raise OSError(5, "Input/output error")
+            return super().read(size)
+
+    with pytest.raises(OSError, match="Input/output error") as caught:
+        client.archive(Worn(bytes(4 << 20)), *names(file_id))
+    assert not isinstance(caught.value, NgasError)
+
+
+def test_a_server_without_crc32c_is_sent_crc32_from_then_on(
+    proxied: NgasClient, proxy: Any, file_id: str, http_reply: Build
+) -> None:
+    refusal = '<NgamsStatus><Status Status="FAILURE" Message="Intel SSE 4.2 CRC32c instruction is not available"/></NgamsStatus>'
+    proxy.answer = lambda request, forward: (
+        http_reply(400, refusal) if b"crc_variant=crc32c" in request.head else forward()
+    )
+    stored = proxied.archive(b"content", *names(file_id), known=None)
+    assert stored.checksum == Checksum("crc32", zlib.crc32(b"content"))
+    proxied.archive(b"content", *names(f"{file_id}2"), known=None)
+    assert proxy.commands == ["QARCHIVE", "QARCHIVE", "QARCHIVE"]
+    assert proxied.read(stored) == b"content"
+
+
+def test_content_is_compared_by_the_checksum_that_the_archive_recorded(
+    proxied: NgasClient, proxy: Any, file_id: str
+) -> None:
+    proxy.answer = lambda request, forward: forward()
+    with_crc32 = NgasClient(proxy.host, proxy.port, patience=0, archive_command="ARCHIVE")
+    with_crc32._connection.shared.algorithm = "crc32"
+    first = with_crc32.archive(b"content" * 300_000, *names(file_id))
+    assert first.checksum == Checksum("crc32", zlib.crc32(b"content" * 300_000))
+    with_crc32._connection.shared.algorithm = "crc32c"
+    proxy.requests.clear()
+    assert proxied.archive(b"content" * 300_000, *names(file_id)) == first
+    assert proxy.commands == ["STATUS"]
+
+
+def test_nothing_is_discarded_for_a_version_that_the_archive_does_not_list(
+    proxied: NgasClient, client: NgasClient, proxy: Any, file_id: str
+) -> None:
+    proxy.answer = lambda request, forward: (
+        forward().replace(b'FileVersion="1"', b'FileVersion="5"') if request.command == "QARCHIVE" else forward()
+    )
+    with pytest.raises(ProtocolError, match="version 5 was acknowledged and is not listed"):
+        proxied.archive(b"content", *names(file_id))
+    assert client.read(client.status(file_id)) == b"content"
+
+
+def test_a_server_that_stores_under_another_filename_is_found_out(
+    proxied: NgasClient, proxy: Any, file_id: str
+) -> None:
+    proxy.answer = lambda request, forward: forward().replace(b".bin&quot;", b".b1n").replace(b'.bin"', b'.b1n"')
+    with pytest.raises(ProtocolError, match="asked for the filename"):
+        proxied.archive(b"content", *names(file_id))
 
 
 def test_a_server_that_records_other_bytes_than_were_sent_is_found_out(
@@ -198,7 +280,7 @@ def test_a_damaged_download_leaves_nothing_behind(
     proxy.answer = lambda request, forward: forward().replace(b"precious", b"prec1ous")
     target = tmp_path / "back"
     target.write_bytes(b"what was here before")
-    with pytest.raises(ChecksumMismatch, match="CRC-32"):
+    with pytest.raises(ChecksumMismatch, match="received bytes with checksum crc32c:"):
         proxied.retrieve(file_id, target)
     assert target.read_bytes() == b"what was here before"
     assert list(tmp_path.iterdir()) == [target]
@@ -270,32 +352,6 @@ def test_a_reply_without_end_is_cut_off(
         proxied.server_status()
 
 
-def test_credentials_are_sent_before_they_are_asked_for_and_never_shown(
-    proxy: Any, http_reply: Build, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("DLG_ML_NGAS_USER", "alice")
-    monkeypatch.setenv("DLG_ML_NGAS_PASSWORD", "gëheim")
-    client = NgasClient(proxy.host, proxy.port, patience=0)
-    client.server_status()
-    assert proxy.requests[-1].header("Authorization") == "Basic YWxpY2U6Z8OraGVpbQ=="
-    assert "heim" not in repr(client)
-    refusal = '<NgamsStatus><Status Status="FAILURE" Message="wrong password for user alice"/></NgamsStatus>'
-    proxy.answer = lambda request, forward: http_reply(401, refusal)
-    with pytest.raises(AccessRefused, match="DLG_ML_NGAS_PASSWORD") as caught:
-        client.server_status()
-    assert "heim" not in str(caught.value)
-
-
-def test_without_credentials_in_the_environment_none_are_sent(
-    proxied: NgasClient, proxy: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    netrc = tmp_path / "netrc"
-    netrc.write_text(f"machine {proxy.host} login bob password pw\n")
-    monkeypatch.setenv("NETRC", str(netrc))
-    proxied.server_status()
-    assert proxy.requests[-1].header("Authorization") is None
-
-
 def test_a_web_proxy_of_the_environment_is_not_used(client: NgasClient, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
     assert client.server_status().success
@@ -315,7 +371,7 @@ def test_a_connection_dropped_for_want_of_space_is_an_archive_that_is_full(
     proxy: Any, file_id: str, http_reply: Build
 ) -> None:
     client = NgasClient(proxy.host, proxy.port, patience=0)
-    answers = {"QARCHIVE": b"", "QUERY": http_reply(200, '[{"disk_id": "d", "available_mb": 0}]')}
+    answers = {"QARCHIVE": b"", "QUERY": http_reply(200, '[{"disk_id": "d", "mounted": 1, "available_mb": 0}]')}
     proxy.answer = lambda request, forward: (
         answers.get(request.command) or (b"" if request.command in answers else forward())
     )

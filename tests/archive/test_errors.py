@@ -12,11 +12,12 @@ from dlg_ml_tasks.archive import (
     ArchiveOverloaded,
     ArchiveUnreachable,
     ChecksumMismatch,
+    Conflict,
     FileNotInArchive,
     NgasError,
     ProtocolError,
 )
-from dlg_ml_tasks.archive.errors import error_for
+from dlg_ml_tasks.archive.errors import ChecksumUnsupported, error_for
 
 ALL = NgasError.__subclasses__()
 
@@ -36,8 +37,23 @@ ALL = NgasError.__subclasses__()
         (503, "HTTP 503", ArchiveOverloaded),
         (400, "NGAMS_ER_IMPROPER_STATE:4015:ERROR: OFFLINE/IDLE", ArchiveOffline),
         (400, "Only read 5 out of 100 bytes (95 bytes missing)", ArchiveUnreachable),
+        (400, "NGAMS_ER_CMD_EXEC:4036:ERROR: No files for cloning found", FileNotInArchive),
+        (400, "NGAMS_ER_CLONE_REJECTED:4053:ERROR: Insufficient space", ArchiveFull),
+        (400, "Invalid parameter: No container with id 'x'", FileNotInArchive),
+        (400, "No container found with name x", FileNotInArchive),
+        (400, "More than one container with name x found, cannot proceed with unique fetching", Conflict),
+        (400, "No file with fileId 'x' found, cannot append it to container", FileNotInArchive),
+        (400, "File x already associated to container y, 'force' parameter must be given", Conflict),
+        (400, "Container x has sub-containers, use the recursive option to remove them", Conflict),
+        (409, "Different subscription with ID 's1' existed", Conflict),
+        (200, "UNSUBSCRIBE command failed: no such subscription", FileNotInArchive),
+        (400, "Intel SSE 4.2 CRC32c instruction is not available", ChecksumUnsupported),
+        (400, "Unknown crc_variant 'crc32c'", ChecksumUnsupported),
+        (400, "invalid literal for int() with base 10: 'crc32c'", ChecksumUnsupported),
         (404, "Command not found", ProtocolError),
-        (400, "", ProtocolError),
+        (400, "database is locked", ArchiveOverloaded),
+        (400, "", ArchiveOverloaded),
+        (500, "", ProtocolError),
     ],
 )
 def test_each_answer_of_ngas_is_one_exception(http: int, message: str, expected: type[NgasError]) -> None:
@@ -51,6 +67,7 @@ def test_each_answer_of_ngas_is_one_exception(http: int, message: str, expected:
     [
         (FileNotInArchive, FileNotFoundError),
         (AccessRefused, PermissionError),
+        (Conflict, FileExistsError),
         (ArchiveFull, OSError),
         (ArchiveUnreachable, ConnectionError),
     ],

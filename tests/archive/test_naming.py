@@ -5,9 +5,11 @@ import unicodedata
 from dataclasses import dataclass
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from dlg_ml_tasks.archive import naming
-from dlg_ml_tasks.archive.naming import Kind
+from dlg_ml_tasks.archive.naming import Kind, PackLabel, RemovalLabel
 
 HARD_NAMES = [
     "plain.txt",
@@ -144,3 +146,80 @@ def test_a_path_that_no_local_file_system_could_hold_is_refused(path: str) -> No
 def test_the_kind_of_a_foreign_filename_is_refused() -> None:
     with pytest.raises(ValueError, match="not a filename made from a path"):
         naming.kind_of("foreign.bin")
+
+
+# --- properties that hold for every name ---
+
+# Anything that a local file may be called, and more of what is hard than chance would give.
+NAMES = (
+    st.one_of(
+        st.text(st.characters(exclude_characters="/\0", exclude_categories=["Cs"]), min_size=1, max_size=40),
+        st.text("%=.~*?[]#+& \\\n日🛰é", min_size=1, max_size=40),
+        st.text("an=日", min_size=80, max_size=255),
+    )
+    .map(lambda name: name.encode()[: naming.MAX_BASE_NAME_BYTES].decode(errors="ignore"))
+    .filter(lambda name: name not in ("", ".", ".."))
+)
+PATHS = st.lists(NAMES, min_size=1, max_size=4).map(lambda parts: "/" + "/".join(parts))
+
+
+@settings(max_examples=40, deadline=None)
+@given(NAMES, NAMES, st.sampled_from(Kind))
+def test_every_name_keeps_to_what_the_server_bears_and_comes_back(directory: str, name: str, kind: Kind) -> None:
+    path = f"/{directory}/{name}"
+    objects = stored(path, kind)
+    for one in objects:
+        assert len(one.file_id) <= 64
+        assert len(one.filename) <= 200
+        assert re.fullmatch(r"[a-z2-7.0-9]+", one.file_id)
+        assert re.fullmatch(r"[A-Za-z0-9._=-]+(?<!\.bin)\.bin", one.filename)
+        assert one.file_id.startswith(naming.listing_prefix(f"/{directory}"))
+    assert naming.kind_of(objects[0].filename) is kind
+    assert [(listed.name, listed.kind) for listed, _ in naming.listed(f"/{directory}", objects)] == [(name, kind)]
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.sets(NAMES, min_size=2, max_size=6))
+def test_different_names_never_share_an_object(names: set[str]) -> None:
+    objects = [one for name in names for one in stored(f"/run/{name}")]
+    assert len({one.file_id for one in objects}) == len({one.filename for one in objects}) == len(objects)
+    assert {listed.name for listed, _ in naming.listed("/run", objects)} == names
+
+
+@settings(max_examples=40, deadline=None)
+@given(PATHS)
+def test_a_path_is_put_together_from_its_parent_and_its_name(path: str) -> None:
+    assert naming.canonical(path) == naming.canonical(f"{path}/") == naming.canonical(f"/.{path}//") == path
+    assert naming.join(naming.parent(path), naming.base_name(path)) == path
+    assert naming.file_id(path).startswith(naming.listing_prefix(naming.parent(path)))
+
+
+# --- packs ---
+
+
+@settings(max_examples=20, deadline=None)
+@given(PATHS, st.integers(0, 10**9), st.integers(0, 2**40), st.integers(0, 2**32 - 1))
+def test_the_filename_of_a_pack_says_what_was_put_there(directory: str, sequence: int, offset: int, crc32: int) -> None:
+    label = PackLabel(sequence, offset, crc32)
+    name, again = naming.pack_name(directory, label), naming.pack_name(directory, label)
+    assert naming.label_of(name.filename) == label
+    assert len(name.file_id) <= 64
+    assert len(name.filename) <= 200
+    assert name.file_id.startswith(naming.pack_prefix(directory))
+    assert naming.pack_prefix(directory).startswith(naming.listing_prefix(directory))
+    assert name.file_id != again.file_id
+    assert name.filename != again.filename
+
+
+def test_packs_and_removal_records_are_no_entries_of_a_directory() -> None:
+    objects = [naming.pack_name("/run", PackLabel(1, 512, 7)), naming.removal_name("/run", RemovalLabel(3))]
+    assert naming.label_of(objects[1].filename) == RemovalLabel(3)
+    assert [
+        listed.name for listed, _ in naming.listed("/run", [*(Stored(*one) for one in objects), *stored("/run/a")])
+    ] == ["a"]
+
+
+@pytest.mark.parametrize("filename", ["foreign.bin", "pack-abc.1.2.00000000.bin", "a.aaaaaaaaaaaaaaaaaaaaaaaaaa.bin"])
+def test_the_label_of_a_foreign_filename_is_refused(filename: str) -> None:
+    with pytest.raises(ValueError, match="neither the filename of a pack nor of a removal record"):
+        naming.label_of(filename)

@@ -4,6 +4,7 @@ from datetime import datetime, timezone
 
 import pytest
 
+from dlg_ml_tasks.archive.checksums import Checksum
 from dlg_ml_tasks.archive.reply import MalformedReply, file_from_row, parse_query, parse_status
 
 # As a real server sends it, host names shortened.
@@ -25,7 +26,7 @@ def test_a_status_document_of_the_real_server_is_read() -> None:
     document = parse_status(status().encode())
     assert (document.success, document.message, document.state) == (True, "ok", "ONLINE")
     (file,) = document.files
-    assert (file.file_id, file.version, file.size, file.checksum) == ("f", 1, 100000, 236776700)
+    assert (file.file_id, file.version, file.size, file.checksum) == ("f", 1, 100000, Checksum("crc32", 236776700))
     assert (file.filename, file.disk_id) == ("r100k.bin", "492704c1a6a9c865ac1f46a80d67fd09")
     assert file.ingested == datetime(2026, 11, 21, 4, 34, 35, 349000, tzinfo=timezone.utc)
     assert file.created is None
@@ -47,14 +48,16 @@ def test_the_encoding_that_container_replies_claim_is_read() -> None:
 @pytest.mark.parametrize(
     ("checksum", "plugin", "expected"),
     [
-        ("4294967295", "ngamsGenCrc32", 4294967295),
-        ("-1", "ngamsGenCrc32", 4294967295),
+        ("4294967295", "ngamsGenCrc32", Checksum("crc32", 4294967295)),
+        ("-1", "ngamsGenCrc32", Checksum("crc32", 4294967295)),
+        ("1", "StreamCrc32", Checksum("crc32", 1)),
+        ("2", "crc32z", Checksum("crc32", 2)),
+        ("152299802", "crc32c", Checksum("crc32c", 152299802)),
         ("None", "None", None),
-        ("152299802", "crc32c", None),
-        ("1", "StreamCrc32", 1),
+        ("d41d8cd98f00b204", "md5", None),
     ],
 )
-def test_only_a_crc32_counts_as_checksum(checksum: str, plugin: str, expected: int | None) -> None:
+def test_a_checksum_is_read_with_its_algorithm(checksum: str, plugin: str, expected: Checksum | None) -> None:
     assert parse_status(status(checksum=checksum, plugin=plugin).encode()).files[0].checksum == expected
 
 
@@ -86,7 +89,13 @@ def test_rows_of_a_query_are_read() -> None:
         "ingestion_date": "2026-11-21T04:34:35.349", "creation_date": null, "container_id": null}]"""
     (row,) = parse_query(body)
     file = file_from_row(row)
-    assert (file.file_id, file.version, file.size, file.checksum, file.filename) == ("f", 2, 7, 5, "x.bin")
+    assert (file.file_id, file.version, file.size, file.checksum, file.filename) == (
+        "f",
+        2,
+        7,
+        Checksum("crc32", 5),
+        "x.bin",
+    )
 
 
 @pytest.mark.parametrize("body", [b"", b"{}", b"[1]", b"<html/>"])

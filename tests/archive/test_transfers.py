@@ -60,22 +60,22 @@ def test_a_file_goes_to_an_open_stream(fs: NgasFileSystem, home: str) -> None:
     assert sink.getvalue() == b"content"
 
 
-def test_many_files_cost_about_one_request_each(
-    proxied_fs: NgasFileSystem, proxy: Any, home: str, tmp_path: Path
-) -> None:
+def test_many_files_outside_of_packs_cost_about_one_request_each(proxy: Any, home: str, tmp_path: Path) -> None:
+    unpacked = NgasFileSystem(proxy.host, proxy.port, timeout=10, patience=5, pack="never", skip_instance_cache=True)
     for number in range(40):
         (tmp_path / str(number)).write_bytes(b"content %d" % number)
     names = [str(number) for number in range(40)]
     locals_, remotes = [str(tmp_path / name) for name in names], [f"{home}/run/{name}" for name in names]
-    proxied_fs.put(locals_, remotes)
-    # One listing, a look-up and a marker for each of two directories, and the files.
-    assert (proxy.commands.count("QUERY"), proxy.commands.count("STATUS")) == (1, 2)
+    unpacked.put(locals_, remotes)
+    # One listing, a look-up and a marker for each of two directories, a look whether a pack has the upper one's name,
+    # and the files.
+    assert (proxy.commands.count("QUERY"), proxy.commands.count("STATUS")) == (1, 3)
     assert proxy.commands.count("QARCHIVE") == 2 + 40
     proxy.requests.clear()
-    proxied_fs.put(locals_, remotes)
+    unpacked.put(locals_, remotes)
     assert proxy.commands == ["QUERY"]  # all there already
     proxy.requests.clear()
-    proxied_fs.get(remotes, [str(tmp_path / "back" / name) for name in names])
+    unpacked.get(remotes, [str(tmp_path / "back" / name) for name in names])
     assert sorted(set(proxy.commands)) == ["QUERY", "RETRIEVE"]
     assert len(proxy.commands) == 1 + 40
     assert contents(tmp_path / "back") == {name: b"content %s" % name.encode() for name in names}
