@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path, PurePosixPath
 
+from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+
 from dlg_ml_tasks.tracking.errors import ContentChanged
 from dlg_ml_tasks.tracking.reference import Reference, digest_of
 from dlg_ml_tasks.tracking.store import reachable_client
@@ -27,13 +29,14 @@ def download(reference: Reference, destination: Path) -> Path:
 
 def download_artifact(run_id: str, path: str, destination: Path) -> Path | None:
     """Fetch a run's artifact (file or folder) below `destination`; None if there is no such artifact."""
-    client = reachable_client()
+    # MLflow's client would ask for the run twice, and for logged models.
+    repository = get_artifact_repository(reachable_client().get_run(run_id).info.artifact_uri)
     parent = str(PurePosixPath(path).parent)
-    siblings = client.list_artifacts(run_id, None if parent == "." else parent)
+    siblings = repository.list_artifacts(None if parent == "." else parent)
     if path not in {info.path for info in siblings}:
         return None
     destination.mkdir(parents=True, exist_ok=True)
-    return Path(client.download_artifacts(run_id, path, str(destination)))
+    return Path(repository.download_artifacts(path, str(destination)))
 
 
 def hash_files(folder: Path) -> dict[str, str]:

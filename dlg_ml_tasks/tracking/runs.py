@@ -43,10 +43,17 @@ _MAX_PARAM = 5900
 class TaskRun:
     """A task's MLflow run while the task works. Thread safe as far as MlflowClient is."""
 
-    def __init__(self, client: MlflowClient, run_id: str) -> None:
+    def __init__(
+        self, client: MlflowClient, run_id: str, artifact_uri: str, params: Mapping[str, Any] | None = None
+    ) -> None:
         self.client = client
         self.run_id = run_id
-        self._last_progress = 0.0
+        # Sent with whatever is sent next: every call costs the server as much as a small task's work.
+        self._unsent = dict(params or {})
+        # Made here once: MLflow's client would ask the server for the run first.
+        self._repository = get_artifact_repository(artifact_uri)
+        # A task that is done within the interval needs no progress.
+        self._last_progress = time.monotonic()
 
     @classmethod
     def start(
@@ -59,7 +66,7 @@ class TaskRun:
         tags: Mapping[str, str],
         session: str | None,
     ) -> TaskRun:
-        """Create the run with its parameters, tags and input references."""
+        """Create the run with its tags and input references; the parameters follow with the first progress or at the end."""
         client = reachable_client()
         experiment = experiment_id(client)
         all_tags = {
@@ -72,11 +79,7 @@ class TaskRun:
         if session:
             all_tags |= {SESSION: session, PARENT: session_run(client, session)}
         run = client.create_run(experiment, run_name=node, tags=all_tags)
-        this = cls(client, run.info.run_id)
-        client.log_batch(
-            this.run_id,
-            params=[Param(name, _short(_text(value), _MAX_PARAM)) for name, value in params.items()],
-        )
+        this = cls(client, run.info.run_id, run.info.artifact_uri, params)
         datasets = [
             DatasetInput(
                 # MLflow keeps 36 characters of a dataset's digest.
@@ -95,20 +98,23 @@ class TaskRun:
         now = time.monotonic()
         if now - self._last_progress >= _PROGRESS_INTERVAL:
             self._last_progress = now
-            self.client.set_tag(self.run_id, PROGRESS, text)
+            self.set_tags({PROGRESS: text})
 
     def log_metrics(self, metrics: Mapping[str, float], step: int = 0) -> None:
         """Log metrics of one step in one call."""
-        stamp = int(time.time() * 1000)
-        self.client.log_batch(self.run_id, metrics=[Metric(k, float(v), stamp, step) for k, v in metrics.items()])
+        self._log(metrics, {}, step)
 
     def set_tags(self, tags: Mapping[str, str]) -> None:
         """Set tags in one call."""
-        self.client.log_batch(self.run_id, tags=[RunTag(k, _short(v, _MAX_TAG)) for k, v in tags.items()])
+        self._log({}, tags)
 
     def log_file(self, local: Path, directory: str | None = None) -> None:
         """Store one file among the run's artifacts."""
-        self.client.log_artifact(self.run_id, str(local), directory)
+        self._repository.log_artifact(str(local), directory)
+
+    def log_folder(self, local: Path) -> None:
+        """Store everything in a folder at the top of the run's artifacts, in one go."""
+        self._repository.log_artifacts(str(local))
 
     def log_files(self, local: Path, path: str, fingerprint: str) -> Reference:
         """Store a folder as the run's artifact `path` and return the reference to it.
@@ -117,17 +123,17 @@ class TaskRun:
         """
         digest = digest_of(hash_files(local))
         try:
-            self.client.log_artifacts(self.run_id, str(local), path)
+            self._repository.log_artifacts(str(local), path)
         except BaseException:
-            self._delete(path)
+            self._repository.delete_artifacts(path)
             raise
         return Reference(
             kind="files", uri=f"runs:/{self.run_id}/{path}", run_id=self.run_id, digest=digest, fingerprint=fingerprint
         )
 
-    def finish(self, output: Reference) -> None:
-        """Record the output and end the run as FINISHED: from here on the run can be reused."""
-        self.set_tags({OUTPUT: output.model_dump_json()})
+    def finish(self, output: Reference, metrics: Mapping[str, float] | None = None) -> None:
+        """Record the output and the last metrics, and end the run as FINISHED: from here on the run can be reused."""
+        self._log(metrics or {}, {OUTPUT: output.model_dump_json()})
         self.client.set_terminated(self.run_id, "FINISHED")
 
     def fail(self, error: str) -> None:
@@ -135,9 +141,20 @@ class TaskRun:
         self.set_tags({ERROR: error[-_MAX_TAG:], NOTE: f"```\n{error[-_MAX_TAG:]}\n```"})
         self.client.set_terminated(self.run_id, "FAILED")
 
-    def _delete(self, path: str) -> None:
-        uri = self.client.get_run(self.run_id).info.artifact_uri
-        get_artifact_repository(uri).delete_artifacts(path)
+    def kill(self) -> None:
+        """End the run as KILLED."""
+        self.set_tags({})
+        self.client.set_terminated(self.run_id, "KILLED")
+
+    def _log(self, metrics: Mapping[str, float], tags: Mapping[str, str], step: int = 0) -> None:
+        stamp = int(time.time() * 1000)
+        params, self._unsent = self._unsent, {}
+        self.client.log_batch(
+            self.run_id,
+            params=[Param(name, _short(_text(value), _MAX_PARAM)) for name, value in params.items()],
+            metrics=[Metric(key, float(value), stamp, step) for key, value in metrics.items()],
+            tags=[RunTag(key, _short(value, _MAX_TAG)) for key, value in tags.items()],
+        )
 
 
 def end_run(run_id: str, status: str) -> None:
@@ -153,7 +170,7 @@ def find_finished(fingerprint: str) -> tuple[Run, Reference] | None:
     for run in _with_fingerprint(client, fingerprint, "attributes.status = 'FINISHED'"):
         if OUTPUT in run.data.tags:
             reference = Reference.model_validate_json(run.data.tags[OUTPUT])
-            if _exists(client, reference):
+            if _exists(client, run, reference):
                 return run, reference
     return None
 
@@ -172,9 +189,12 @@ def find_unfinished(fingerprint: str) -> Iterable[str]:
     return [run.info.run_id for run in _with_fingerprint(client, fingerprint, "attributes.status != 'FINISHED'")]
 
 
-def _exists(client: MlflowClient, reference: Reference) -> bool:
+def _exists(client: MlflowClient, run: Run, reference: Reference) -> bool:
     if reference.kind == "files":
-        return bool(client.list_artifacts(reference.run_id, artifact_path(reference)))
+        # A task may hand on what another one made, as the gate does.
+        if reference.run_id != run.info.run_id:
+            return bool(client.list_artifacts(reference.run_id, artifact_path(reference)))
+        return bool(get_artifact_repository(run.info.artifact_uri).list_artifacts(artifact_path(reference)))
     name, version = reference.uri.removeprefix("models:/").split("/")
     try:
         client.get_model_version(name, version)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 
 import requests
 from mlflow import MlflowClient
@@ -14,6 +15,12 @@ from dlg_ml_tasks.tracking.errors import TrackingUnreachable
 EXPERIMENT = "DLG_ML_EXPERIMENT"
 """Environment variable with the experiment's name."""
 
+_TRUSTED_FOR = 10.0
+"""Seconds after an answer in which the server is not looked for again: a task makes a dozen calls within one."""
+
+_answered: dict[str, float] = {}
+_experiments: dict[tuple[str, str], str] = {}
+
 
 def reachable_client() -> MlflowClient:
     """A client of the configured tracking server, after a quick look that it answers (MLflow itself would retry for minutes).
@@ -21,7 +28,8 @@ def reachable_client() -> MlflowClient:
     Raises TrackingUnreachable.
     """
     uri = get_tracking_uri()
-    if uri.startswith(("http://", "https://")):
+    lately = time.monotonic() - _answered.get(uri, -_TRUSTED_FOR) < _TRUSTED_FOR
+    if uri.startswith(("http://", "https://")) and not lately:
         try:
             requests.get(f"{uri.rstrip('/')}/health", timeout=10).raise_for_status()
         except requests.RequestException as error:
@@ -29,12 +37,35 @@ def reachable_client() -> MlflowClient:
                 f"the tracking server at {uri} does not answer ({type(error).__name__}); start it with 'dlg-ml up' or set "
                 "MLFLOW_TRACKING_URI to one that runs"
             ) from error
+        _answered[uri] = time.monotonic()
     return MlflowClient()
 
 
 def experiment_id(client: MlflowClient) -> str:
     """Id of the experiment named by DLG_ML_EXPERIMENT (default dlg-ml-tasks), created if missing."""
-    name = os.environ.get(EXPERIMENT, "dlg-ml-tasks")
+    name = experiment_name()
+    store = (str(client.tracking_uri), name)
+    if store not in _experiments:
+        _experiments[store] = _find_experiment(client, name)
+    return _experiments[store]
+
+
+def known_experiment() -> str | None:
+    """The experiment's id if this process has asked for it before."""
+    return _experiments.get((get_tracking_uri(), experiment_name()))
+
+
+def remember_experiment(experiment: str) -> None:
+    """Save this process the search for the experiment, which another one has done."""
+    _experiments[get_tracking_uri(), experiment_name()] = experiment
+
+
+def experiment_name() -> str:
+    """The name of the experiment that everything goes to."""
+    return os.environ.get(EXPERIMENT, "dlg-ml-tasks")
+
+
+def _find_experiment(client: MlflowClient, name: str) -> str:
     found = client.get_experiment_by_name(name)
     if found is None:
         try:

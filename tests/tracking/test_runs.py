@@ -3,16 +3,28 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from mlflow import MlflowClient
+from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
 from dlg_ml_tasks.tracking import Reference, digest_of
 from dlg_ml_tasks.tracking.errors import ContentChanged, TrackingUnreachable
 from dlg_ml_tasks.tracking.files import download, hash_files
 from dlg_ml_tasks.tracking.runs import TaskRun, end_run, find_finished
-from dlg_ml_tasks.tracking.sessions import end_session, record_reuse, session_run, session_runs
+from dlg_ml_tasks.tracking.sessions import (
+    SessionRuns,
+    begin_session,
+    end_session,
+    forget_session,
+    recent_sessions,
+    record_reuse,
+    session_run,
+    session_runs,
+    settle_session,
+)
 from dlg_ml_tasks.tracking.store import reachable_client
 
 FINGERPRINT = "f" * 64
@@ -53,7 +65,7 @@ def test_only_a_finished_run_whose_output_exists_can_be_reused(tmp_path: Path) -
     found = find_finished(FINGERPRINT)
     assert found is not None
     assert found[1] == reference
-    run._delete("raw")
+    get_artifact_repository(MlflowClient().get_run(run.run_id).info.artifact_uri).delete_artifacts("raw")
     assert find_finished(FINGERPRINT) is None
 
 
@@ -110,6 +122,59 @@ def test_a_session_that_has_ended_has_the_status_it_was_given() -> None:
     parent = session_run(MlflowClient(), "s-3")
     end_session("s-3", "KILLED")
     assert MlflowClient().get_run(parent).info.status == "KILLED"
+
+
+@pytest.mark.usefixtures("tracking")
+def test_the_parameters_of_a_run_are_kept_however_it_ends() -> None:
+    ends: list[Callable[[TaskRun], None]] = [lambda run: run.fail("reason"), TaskRun.kill]
+    for end in ends:
+        run = _start()
+        end(run)
+        assert MlflowClient().get_run(run.run_id).data.params
+
+
+@pytest.mark.usefixtures("tracking")
+def test_the_worst_part_of_a_session_decides_how_it_ended_and_success_waits_for_what_runs() -> None:
+    parent = session_run(MlflowClient(), "s-4")
+
+    def status() -> str:
+        return str(MlflowClient().get_run(parent).info.status)
+
+    running = _start("s-4", "train")
+    settle_session("s-4", "FINISHED")
+    assert status() == "RUNNING"
+    end_run(running.run_id, "KILLED")
+    settle_session("s-4", "FINISHED")
+    assert status() == "FINISHED"
+    settle_session("s-4", "FAILED")
+    settle_session("s-4", "KILLED")
+    assert status() == "FAILED"
+
+
+@pytest.mark.usefixtures("tracking")
+def test_what_still_runs_when_a_session_is_ended_is_killed() -> None:
+    running = _start("s-5", "train")
+    end_session("s-5", "FAILED")
+    assert MlflowClient().get_run(running.run_id).info.status == "KILLED"
+
+
+@pytest.mark.usefixtures("tracking")
+def test_a_session_that_was_not_deployed_leaves_no_run() -> None:
+    begin_session("s-6")
+    assert [each.session for each in recent_sessions(5)] == ["s-6"]
+    forget_session("s-6")
+    assert recent_sessions(5) == []
+
+
+@pytest.mark.usefixtures("tracking")
+def test_keeping_up_with_a_session_shows_new_runs_and_new_states() -> None:
+    runs = SessionRuns("s-7")
+    assert runs.update() == {}
+    first = _start("s-7", "load")
+    assert runs.update()["load"].status == "RUNNING"
+    end_run(first.run_id, "FAILED")
+    _start("s-7", "train")
+    assert {node: info.status for node, info in runs.update().items()} == {"load": "FAILED", "train": "RUNNING"}
 
 
 def test_a_tracking_server_that_is_down_is_named_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
