@@ -234,7 +234,14 @@ class NgasClient:
                 # A single version, the usual case, needs no scan of the archive. Of several the oldest goes first, so
                 # that a reader meanwhile sees the newest or nothing.
                 self.discard_all([status] if status.version == 1 else self._copies(file_id))
-                status = self.find(file_id)
+                left = self.find(file_id)
+                if left == status:
+                    raise ProtocolError(
+                        f"the archive says that version {left.version} is discarded, and still has it",
+                        server=str(self.address),
+                        file_id=file_id,
+                    )
+                status = left
 
     def discard_all(self, copies: list[FileStatus]) -> None:
         """Deletes these copies, oldest version first; those already gone are no error."""

@@ -139,6 +139,16 @@ def test_delete_takes_every_version(client: NgasClient, server: EmbeddedNgas, fi
     assert client.archive(b"again", *names(file_id)).size == 5
 
 
+def test_an_archive_that_only_says_it_discards_is_found_out(
+    proxied: NgasClient, proxy: Any, file_id: str, http_reply: Build
+) -> None:
+    proxied.archive(b"content", *names(file_id))
+    pretended = '<NgamsStatus><Status Status="SUCCESS" Message="NGAMS_INFO_DISCARD_OK:4066:INFO: done"/></NgamsStatus>'
+    proxy.answer = lambda request, forward: http_reply(200, pretended) if request.command == "DISCARD" else forward()
+    with pytest.raises(ProtocolError, match="still has it"):
+        proxied.delete(file_id)
+
+
 def test_ranges_are_exact(client: NgasClient, file_id: str) -> None:
     content = bytes(range(250))
     status = client.archive(content, *names(file_id))
