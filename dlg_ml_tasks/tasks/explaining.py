@@ -20,6 +20,9 @@ from dlg_ml_tasks.tracking.errors import ContentChanged, TrackingUnreachable, Un
 
 def explain(error: Exception) -> TaskError | None:
     """The TaskError for an error that a person can mend; None if it is a bug."""
+    if isinstance(error, MlflowException) and isinstance(error.__cause__, NgasError):
+        # The artifact repository speaks MLflow's language and keeps the archive's error as the cause.
+        error = error.__cause__
     if isinstance(error, ArchiveFull):
         return DiskFull(str(error))
     if isinstance(error, TrackingUnreachable | ArchiveUnreachable | ArchiveOffline | ArchiveOverloaded):
