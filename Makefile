@@ -23,8 +23,9 @@ demo: setup
 browser:
 	bash scripts/browser.sh
 
+# Two at a time: many tests wait for a disk or a server. tests/conftest.py keeps together what shares one.
 test: check browser
-	$(BIN)/pytest
+	$(BIN)/pytest -n 2 --dist loadgroup
 
 check: setup
 	$(BIN)/ruff check .
@@ -35,6 +36,7 @@ check: setup
 bench: setup
 	$(BIN)/pip install -q -c constraints.txt -e ".[rfi,dev,bench]"
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/rfi.py --seeds 0 1 2
+	$(BIN)/python benchmarks/archive.py
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

@@ -13,19 +13,26 @@ from dlg_ml_tasks.cli.output import console, print_json
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
 
 
-def up(json: Json = False) -> None:
+def up(
+    nodes: Annotated[
+        int | None,
+        typer.Option(min=1, max=64, help="Node managers to run graphs on; by default as many as before, at first one."),
+    ] = None,
+    json: Json = False,
+) -> None:
     """Start NGAS, MLflow and DALiuGE on this machine (loopback only), or what is missing of them.
 
     State, data and logs lie under ~/.dlg-ml (environment variable DLG_ML_HOME). Where a default port is taken another one is used:
     `dlg-ml status` shows the addresses.
     """
     if json:
-        state = stack.up(stack.home_directory(), on_progress=lambda service, text: None)
+        state = stack.up(stack.home_directory(), nodes=nodes)
         print_json(state.model_dump(mode="json"))
         return
     stack.up(
         stack.home_directory(),
         on_progress=lambda service, text: console.print(f"  {service:<11} {text}", highlight=False),
+        nodes=nodes,
     )
     status()
 

@@ -1,12 +1,14 @@
-"""The child process in which one task runs: what it is asked and what it tells, as JSON over a pipe; imports no engine.
+"""The child process in which a task runs: what it is asked and what it tells, as JSON over a pipe; imports no engine.
 
 A task has a process of its own because the engine runs applications in threads of the node manager, where a crash in native code
-ends every session, and where a running training cannot be stopped.
+ends every session, and where a running training cannot be stopped. Only light tasks of one session (`Task.light`) may follow each
+other in one process: a survey has thousands of them, and a process costs more than their work.
 
-Asked (one JSON text): task, params, inputs, session, node, force, scratch (a folder that the node manager removes at the end, so
-that a killed task leaves nothing behind).
-Told (JSON messages): {"run_id"}, {"log"}, and last one of {"reference", "reused", "seconds"}, {"error", "traceback"} and
-{"cancelled"}.
+Asked (one JSON text per task): task, light, params, inputs, lost (inputs that will not come: port, copy), session, known (what an
+earlier task of the session found out: experiment, session_run), node, force, scratch (a folder that the node manager removes at the
+end, so that a killed task leaves nothing behind).
+Told (JSON messages): {"accepted"}, {"run_id"}, {"log"}, and last one of {"reference", "reused", "seconds", "known"},
+{"error", "traceback"} and {"cancelled"}.
 """
 
 from __future__ import annotations
@@ -18,9 +20,11 @@ import os
 import queue
 import shutil
 import signal
+import sys
 import threading
 import time
 import traceback
+from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from types import FrameType
 from typing import Any
@@ -30,31 +34,51 @@ from dlg_ml_tasks.tasks.environment import SCRATCH
 GRACE_SECONDS = 4.0
 """From the request to stop until the process is killed: time to mark the run and to close files."""
 
+IDLE_SECONDS = 5.0
+"""How long a process waits for the next task of its session."""
 
-def run_task(pipe: Connection, request: str) -> None:
-    """Run the task that `request` describes and tell `pipe` how it went. Target of the child process."""
+
+def serve(pipe: Connection) -> None:
+    """Run the tasks that are asked for, one after the other, until the pipe is closed or nothing is asked for a while.
+
+    Target of the child process.
+    """
     os.setsid()  # so that the task's own subprocesses (data loaders) can be killed with it
     signal.signal(signal.SIGTERM, _cancel)
-    asked = json.loads(request)
-    threading.Thread(target=_die_with_parent, args=(pipe, asked["scratch"]), daemon=True).start()
+    asked: queue.Queue[str] = queue.Queue()
+    scratch = _Scratch()
+    threading.Thread(target=_receive, args=(pipe, asked, scratch), daemon=True).start()
     tell = _Teller(pipe)
     logger = logging.getLogger("dlg_ml_tasks")
     logger.setLevel(logging.INFO)
     logger.addHandler(tell)
 
+    from dlg_ml_tasks.tasks import TaskCancelled
+
+    with contextlib.suppress(queue.Empty, TaskCancelled):
+        while True:
+            request = json.loads(asked.get(timeout=IDLE_SECONDS))
+            scratch.folder = request["scratch"]
+            tell.send(accepted=True)
+            _run(request, tell)
+            scratch.folder = None
+    tell.finish()
+
+
+def _run(request: dict[str, Any], tell: _Teller) -> None:
     from dlg_ml_tasks.tasks import TaskCancelled, TaskError
 
     try:
-        outcome = _call(asked, tell)
+        outcome = _call(request, tell)
     except TaskCancelled:
         tell.send(cancelled=True)
+        raise
     except TaskError as error:
         tell.send(error=_one_line(error), traceback=None)
     except Exception as error:  # noqa: BLE001 (the process boundary: whatever a user's recipe raises is reported, not lost)
         tell.send(error=f"{type(error).__name__}: {_one_line(error)}", traceback=traceback.format_exc())
     else:
         tell.send(**outcome)
-    tell.finish()
 
 
 def end_run(run_id: str, status: str) -> None:
@@ -64,20 +88,46 @@ def end_run(run_id: str, status: str) -> None:
     end(run_id, status)
 
 
-def _call(request: dict[str, Any], tell: _Teller) -> dict[str, Any]:
-    from dlg_ml_tasks.tasks import TASKS
-    from dlg_ml_tasks.tracking import Reference
+def settle_session(session: str, status: str) -> None:
+    """Say in MLflow how this node's part of a session ended; exits with code 1 if it cannot be said. Target of a child process."""
+    from mlflow.exceptions import MlflowException
 
+    from dlg_ml_tasks.tracking.errors import TrackingUnreachable
+    from dlg_ml_tasks.tracking.sessions import settle_session as settle
+
+    try:
+        settle(session, status)
+    except (MlflowException, TrackingUnreachable) as error:
+        sys.exit(f"session {session} ended as {status}, and MLflow could not be told: {_one_line(error)}")
+
+
+def _call(request: dict[str, Any], tell: _Teller) -> dict[str, Any]:
+    from dlg_ml_tasks.tasks.batches import Lost
+    from dlg_ml_tasks.tasks.catalogue import find_task
+    from dlg_ml_tasks.tracking import Reference
+    from dlg_ml_tasks.tracking.sessions import known_session_run, remember_session_run
+    from dlg_ml_tasks.tracking.store import known_experiment, remember_experiment
+
+    session, known = request["session"], request["known"]
+    if known:
+        remember_experiment(known["experiment"])
+        remember_session_run(session, known["session_run"])
     os.environ[SCRATCH] = request["scratch"]
-    outcome = TASKS[request["task"]].run(
+    outcome = find_task(request["task"]).run(
         request["params"],
         {port: [Reference.model_validate(each) for each in given] for port, given in request["inputs"].items()},
-        session=request["session"],
+        session=session,
         node=request["node"],
         force=request["force"],
         on_start=lambda run_id: tell.send(run_id=run_id),
+        lost=[Lost(**each) for each in request["lost"]],
     )
-    return {"reference": outcome.reference.model_dump(), "reused": outcome.reused, "seconds": outcome.seconds}
+    return {
+        "reference": outcome.reference.model_dump(),
+        "reused": outcome.reused,
+        "seconds": outcome.seconds,
+        "known": {"experiment": known_experiment(), "session_run": known_session_run(session)} if session else None,
+    }
 
 
 def _cancel(_signal: int, _frame: FrameType | None) -> None:
@@ -87,14 +137,24 @@ def _cancel(_signal: int, _frame: FrameType | None) -> None:
     raise TaskCancelled
 
 
-def _die_with_parent(pipe: Connection, scratch: str) -> None:
-    """The node manager never writes to the pipe: what ends the read is its death (the real parent is the fork server)."""
+@dataclass
+class _Scratch:
+    """The running task's folder for temporary files; None while no task runs."""
+
+    folder: str | None = None
+
+
+def _receive(pipe: Connection, asked: queue.Queue[str], scratch: _Scratch) -> None:
+    """Pass on what the node manager asks for, and end with it: the real parent is the fork server, and does not tell."""
     try:
-        pipe.recv_bytes()
+        while True:
+            asked.put(pipe.recv_bytes().decode())
     except (EOFError, OSError):
+        if scratch.folder is None:
+            os._exit(0)
         os.kill(os.getpid(), signal.SIGTERM)
         time.sleep(GRACE_SECONDS)
-        shutil.rmtree(scratch, ignore_errors=True)
+        shutil.rmtree(scratch.folder, ignore_errors=True)
         os.killpg(os.getpgrp(), signal.SIGKILL)
 
 

@@ -22,19 +22,37 @@ def main(arguments: list[str]) -> None:
     # "Error while executing ..." does not reach the drop's log.
     import dlg.runtime  # noqa: F401
     from dlg.manager import cmdline
+    from dlg.manager.session import track_current_session
+
+    from dlg_ml_tasks.components.drop_logs import DropLogs
+    from dlg_ml_tasks.components.session_ends import SessionEnds
+
+    def current_session() -> str:
+        session = getattr(track_current_session.tlocal, "session", None)
+        return session.sessionId if session else ""
+
+    logs = DropLogs(current_session)
 
     class TaskNodeManager(cmdline.NodeManager):  # type: ignore[misc]  # the engine is untyped
-        """The engine's node manager, except that it forgets no drops, and at its end stops running tasks instead of waiting for
-        them for hours.
+        """The engine's node manager, except that it forgets no drops but all of a session that is removed, tells MLflow when a
+        session has ended, and at its end stops running tasks instead of waiting for them for hours.
         """
 
         def __init__(self, *args: Any, **kwargs: Any) -> None:
+            logs.install()  # not earlier: the engine's command clears the root logger's handlers first
             super().__init__(*args, **kwargs)
             # Every 10 s the engine looks for lost files. It takes those that are not written yet for lost and forgets their drops,
             # and then every task that reads one fails with a KeyError.
             self._dlm.deleteLostDrops = lambda: None
+            self._ends = SessionEnds(lambda: dict(self.sessions), process.settle_session, on_end=logs.rest)
+            self._ends.start()
+
+        def destroySession(self, sessionId: str) -> None:  # noqa: N802, N803  # the engine's names
+            super().destroySession(sessionId)
+            logs.forget(sessionId)
 
         def shutdown(self) -> None:
+            self._ends.stop()
             process.stop_all()
             super().shutdown()
 

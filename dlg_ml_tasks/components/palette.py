@@ -11,7 +11,7 @@ import os
 import types
 import typing
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,6 +22,11 @@ from dlg_ml_tasks.tasks import TASKS, Port, Task
 
 PACKAGE = "dlg_ml_tasks.components"
 DATA_PORT = "io"
+DOCUMENTATION = "docs/graphs.md"
+"""Where each component is explained under the name of its task."""
+
+_LIMITS = {"ge": "At least {}", "gt": "More than {}", "le": "At most {}", "lt": "Less than {}", "pattern": "Matches {}"}
+"""The bounds of a parameter by the names that pydantic gives them."""
 
 _NAMESPACE = uuid.uuid5(uuid.NAMESPACE_URL, "https://github.com/ICRAR/daliuge/dlg_ml_tasks")
 
@@ -74,7 +79,9 @@ def application_node(task: Task[Any], node_id: str, name: str) -> dict[str, Any]
         ),
         *_ports(task),
     ]
-    return _node(node_id, name, "DALiuGEApp", "Application", task.description, fields)
+    return _node(
+        node_id, name, "DALiuGEApp", "Application", f"{task.description} See {DOCUMENTATION}#{task.name}", fields
+    )
 
 
 def reference_node(node_id: str, name: str, description: str) -> dict[str, Any]:
@@ -89,6 +96,20 @@ def reference_node(node_id: str, name: str, description: str) -> dict[str, Any]:
         _field(DATA_PORT, "Object", "", "Input Output port", "ApplicationArgument", usage="InputOutput"),
     ]
     return _node(node_id, name, "Memory", "Data", description, fields)
+
+
+def scatter_node(node_id: str, name: str, copies: int, description: str) -> dict[str, Any]:
+    """The graph node of a scatter: what stands in it (by its `parentId`) exists `copies` times, side by side."""
+    fields = [
+        _field(
+            "num_of_copies",
+            "Integer",
+            copies,
+            "Number of copies of what stands in the scatter; load_raw's parameter batches must be the same number.",
+            "ConstructParameter",
+        )
+    ]
+    return {**_node(node_id, name, "Scatter", "Construct", description, fields), "isGroup": True}
 
 
 def build_palette() -> dict[str, Any]:
@@ -132,6 +153,50 @@ def model_data(file_name: str, file_type: Literal["graph", "palette"], descripti
         "signature": "",
         "shortDescription": description.split(". ")[0],
         "detailedDescription": description,
+    }
+
+
+def graph_configuration(graph: str, fields: Mapping[str, Iterable[Mapping[str, Any]]]) -> dict[str, Any]:
+    """The configuration of a graph: the fields (by node id) that its users may want to change, with their values.
+
+    EAGLE keeps with it where the graph lies, and calls it an error if that is not where the graph was opened from: for a file on
+    disk it knows the name only, which therefore must stay.
+    """
+    location = {
+        "repositoryService": "File",
+        "repositoryBranch": "",
+        "repositoryName": "",
+        "repositoryPath": "",
+        "repositoryFileName": f"{graph}.graph",
+        "commitHash": "",
+        "downloadUrl": "",
+    }
+    nodes = {
+        node: {"fields": {field["id"]: {"value": field["value"], "comment": ""} for field in chosen}}
+        for node, chosen in fields.items()
+    }
+    return {
+        "id": stable_id(graph, "configuration"),
+        "modelData": {
+            "name": graph,
+            "shortDescription": "What users of this graph may want to change.",
+            "detailedDescription": "",
+            "type": "GraphConfig",
+            "schemaVersion": "V4",
+            "readonly": False,
+            "location": location,
+            "graphLocation": location,
+            "generatorVersion": "",
+            "generatorCommitHash": "",
+            "generatorName": "dlg_ml_tasks",
+            "repositoryUrl": "",
+            "signature": "",
+            "lastModifiedName": "",
+            "lastModifiedEmail": "",
+            "lastModifiedDatetime": 0,
+            "numLGNodes": 0,
+        },
+        "nodes": {node: each for node, each in nodes.items() if each["fields"]},
     }
 
 
@@ -207,7 +272,18 @@ def _field(
 def _parameter(name: str, info: FieldInfo) -> dict[str, Any]:
     default = "" if info.is_required() else to_graph_value(info.get_default(call_default_factory=True))
     kind, options = _editor_type(info.annotation)
-    return _field(name, kind, default, info.description or "", "ComponentParameter", options=options, changeable=True)
+    description = " ".join([info.description or "", *_limits(info)])
+    return _field(name, kind, default, description, "ComponentParameter", options=options, changeable=True)
+
+
+def _limits(info: FieldInfo) -> Iterator[str]:
+    """What values are allowed, in words: the editor accepts any."""
+    if info.is_required():
+        yield "Required."
+    for limit in info.metadata:
+        for attribute, words in _LIMITS.items():
+            if (bound := getattr(limit, attribute, None)) is not None:
+                yield f"{words.format(bound)}."
 
 
 def _ports(task: Task[Any]) -> Iterator[dict[str, Any]]:

@@ -10,7 +10,20 @@ from typing import Any
 
 from dlg_ml_tasks.components.palette import PACKAGE
 from dlg_ml_tasks.components.parameters import AFTER, FORCE, read_force, read_parameters
-from dlg_ml_tasks.graphs.document import INPUT_USAGES, OUTPUT_USAGES, parameters_of, ports_of, task_nodes, value_of
+from dlg_ml_tasks.graphs.constructs import batch_faults, construct_faults
+from dlg_ml_tasks.graphs.document import (
+    ACTIVE,
+    CONFIGURATIONS,
+    INPUT_USAGES,
+    OUTPUT_USAGES,
+    configured,
+    parameters_of,
+    ports_of,
+    scatter_of,
+    settle,
+    task_nodes,
+    value_of,
+)
 from dlg_ml_tasks.tasks import BadInput, Port, Task
 
 ENGINE_PARAMETERS = frozenset(
@@ -41,13 +54,34 @@ class Problem:
 
 
 def check(graph: dict[str, Any]) -> list[Problem]:
-    """All problems of a logical graph; an empty list means that it can be deployed."""
-    problems = [Problem(node.get("name", "?"), reason) for node, reason in _component_faults(graph)]
+    """All problems of a logical graph with its active configuration; an empty list means that it can be deployed."""
+    problems = list(_configuration_faults(graph))
+    graph = settle(graph)
+    problems += [Problem(node.get("name", "?"), reason) for node, reason in _component_faults(graph)]
+    problems += [Problem(node.get("name", "?"), reason) for node, reason in construct_faults(graph)]
     links = _Links(graph)
     for node, task in task_nodes(graph):
-        reasons = [*_parameter_faults(node, task), *_port_faults(node, task), *links.faults(node, task)]
+        reasons = [
+            *_parameter_faults(node, task),
+            *_port_faults(node, task),
+            *links.faults(node, task),
+            *batch_faults(graph, node, task),
+        ]
         problems += [Problem(node.get("name", task.name), reason) for reason in reasons]
     return problems + list(_duplicate_names(graph))
+
+
+def _configuration_faults(graph: dict[str, Any]) -> Iterator[Problem]:
+    """The translator fails on a configuration that names a field that is not there, and says nothing of an unknown active one."""
+    known = {(node["id"], field["id"]) for node in graph["nodeDataArray"] for field in node.get("fields", ())}
+    names = {node["id"]: str(node.get("name")) for node in graph["nodeDataArray"]}
+    active = graph.get(ACTIVE)
+    if active and active not in (graph.get(CONFIGURATIONS) or {}):
+        yield Problem("configuration", f"the active configuration {active!r} does not exist; choose one in EAGLE")
+    for node_id, field_id, _ in configured(graph):
+        if (node_id, field_id) not in known:
+            where = f"field {field_id!r} of {names[node_id]!r}" if node_id in names else f"node {node_id!r}"
+            yield Problem("configuration", f"it sets {where}, which does not exist; remove it in EAGLE")
 
 
 def _component_faults(graph: dict[str, Any]) -> Iterator[tuple[dict[str, Any], str]]:
@@ -107,6 +141,7 @@ class _Links:
     """The links of a graph, seen from the tasks that they end in."""
 
     def __init__(self, graph: dict[str, Any]) -> None:
+        self._graph = graph
         self._links = graph["linkDataArray"]
         self._nodes = {node["id"]: node for node in graph["nodeDataArray"]}
         self._tasks = {node["id"]: task for node, task in task_nodes(graph)}
@@ -121,8 +156,10 @@ class _Links:
                 yield f"a link from {self._name(link['from'])!r} ends in a port that the node does not have; draw it again"
                 continue
             sources.setdefault(ports[link["toPort"]]["name"], []).append(link["from"])
+            yield from self._scatter_faults(node, link["from"])
         for port in task.inputs:
             yield from self._port_faults(port, sources.get(port.name, []))
+            yield from self._gather_faults(node, port, sources.get(port.name, []))
 
     def _port_faults(self, port: Port, sources: list[str]) -> Iterator[str]:
         if port.required and not sources:
@@ -133,6 +170,23 @@ class _Links:
             for producer in self._producers(source):
                 if producer.output.kind != port.kind:
                     yield f"port {port.name!r} takes {port.kind}, but {self._name(source)!r} holds {producer.output.kind}"
+
+    def _scatter_faults(self, node: dict[str, Any], source: str) -> Iterator[str]:
+        here, there = scatter_of(self._graph, node), scatter_of(self._graph, self._nodes.get(source, {}))
+        if here and there and here is not there:
+            yield (
+                f"{self._name(source)!r} stands in another scatter, {there.get('name')!r}; gather its copies in a task that "
+                "stands in no scatter"
+            )
+
+    def _gather_faults(self, node: dict[str, Any], port: Port, sources: list[str]) -> Iterator[str]:
+        for source in sources:
+            scatter = scatter_of(self._graph, self._nodes.get(source, {}))
+            if scatter and scatter_of(self._graph, node) is not scatter and not port.many:
+                yield (
+                    f"port {port.name!r} takes one input, but there is one {self._name(source)!r} for each copy of scatter "
+                    f"{scatter.get('name')!r}"
+                )
 
     def _producers(self, data: str) -> list[Task[Any]]:
         """The tasks that write a data node. Others, and constructs in between, say nothing about the kind."""

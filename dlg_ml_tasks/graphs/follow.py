@@ -1,96 +1,29 @@
 """Follows a session of the engine until it has ended, and says what became of each task.
 
 The engine's own waiting does not end when a session fails, and its session state can stay at running for ever (a listener that
-raised, a count that was not thread safe). So the drops are watched, and a session in which nothing runs and nothing changes is
-over, too.
+raised, a count that was not thread safe, a node that died). So the drops are watched; a session in which nothing runs and nothing
+changes is over, and so is one of whose node managers one died.
 """
 
 from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Set
 from dataclasses import dataclass, field, replace
-from enum import IntEnum
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from dlg_ml_tasks.components.palette import task_of
 from dlg_ml_tasks.graphs.errors import EngineRefused, EngineUnreachable
-from dlg_ml_tasks.graphs.island import Island
+from dlg_ml_tasks.graphs.island import Island, NodeStates
+from dlg_ml_tasks.graphs.snapshot import DeployedGraph, Enrichment, TaskSnapshot
+from dlg_ml_tasks.graphs.states import ENDED, ExecutionState, SessionState
 
-TaskState = Literal["waiting", "running", "reused", "finished", "failed", "skipped", "cancelled"]
-Enrichment = Mapping[str, Any]
-"""What is known of a task from elsewhere: run_id, progress, reused, seconds, metrics (all optional)."""
+_MOST_ERRORS = 20
+"""Tasks whose error is asked for: each costs a call to every node, and nobody reads more."""
 
-
-class DropState(IntEnum):
-    """The engine's states of a drop."""
-
-    INITIALIZED = 0
-    WRITING = 1
-    COMPLETED = 2
-    ERROR = 3
-    EXPIRED = 4
-    DELETED = 5
-    CANCELLED = 6
-    SKIPPED = 7
-
-
-class ExecutionState(IntEnum):
-    """The engine's states of an application's execution."""
-
-    NOT_RUN = 0
-    RUNNING = 1
-    FINISHED = 2
-    ERROR = 3
-    CANCELLED = 4
-    SKIPPED = 5
-
-
-class SessionState(IntEnum):
-    """The engine's states of a session."""
-
-    PRISTINE = 0
-    BUILDING = 1
-    DEPLOYING = 2
-    RUNNING = 3
-    FINISHED = 4
-    CANCELLED = 5
-    FAILED = 6
-
-
-_ENDED = (SessionState.FINISHED, SessionState.CANCELLED, SessionState.FAILED)
-
-_SUCCEEDED = (DropState.COMPLETED, DropState.EXPIRED, DropState.DELETED, DropState.SKIPPED)
-"""A data drop that is expired or deleted was complete before."""
-
-_TASK_STATES: Mapping[int, TaskState] = {
-    ExecutionState.NOT_RUN: "waiting",
-    ExecutionState.RUNNING: "running",
-    ExecutionState.FINISHED: "finished",
-    ExecutionState.ERROR: "failed",
-    ExecutionState.CANCELLED: "cancelled",
-    ExecutionState.SKIPPED: "skipped",
-}
-
-
-@dataclass(frozen=True)
-class TaskSnapshot:
-    """One task (or other application) of a session at one moment. `seconds` is how long it has run, or ran.
-
-    `error` is the last line of what it raised. A task that could not run because one before it failed is skipped.
-    """
-
-    node: str
-    task: str
-    state: TaskState
-    oid: str
-    seconds: float = 0.0
-    error: str = ""
-    run_id: str = ""
-    progress: str = ""
-    metrics: Mapping[str, float] = field(default_factory=dict)
+_PART_OF_TIME = 0.2
+"""Share of the time that is spent asking: thousands of drops take the engine a second to describe."""
 
 
 @dataclass(frozen=True)
@@ -105,6 +38,7 @@ class SessionResult:
     reason: str
     tasks: tuple[TaskSnapshot, ...]
     seconds: float
+    cancelled: bool = False
     logs: Mapping[str, str] = field(default_factory=dict)
 
     @property
@@ -119,66 +53,93 @@ def follow(
     *,
     on_snapshot: Callable[[tuple[TaskSnapshot, ...]], None] = lambda _: None,
     enrich: Callable[[str], Mapping[str, Enrichment]] = lambda _: {},
-    interval: float = 0.5,
+    interval: float = 0.25,
     unreachable_after: float = 30.0,
+    silent_after: float = 15.0,
     stuck_after: float = 30.0,
 ) -> SessionResult:
     """Watch a session until it has ended; always returns or raises.
 
-    `on_snapshot` gets the state of all tasks every `interval` seconds; `enrich` is asked for what else is known of the session's
-    tasks, by node name. A session in which nothing runs and nothing has changed for `stuck_after` seconds has failed.
-    Raises EngineUnreachable if the engine has not answered for `unreachable_after` seconds, EngineRefused if it does not know the
-    session.
+    `on_snapshot` gets the state of all tasks every `interval` seconds (more rarely in graphs of thousands of drops); `enrich` is
+    asked for what else is known of the session's tasks, by node name. A session has failed if nothing runs and nothing has changed
+    for `stuck_after` seconds, or if a node manager that holds a part of it forgot it or has not answered for `silent_after`
+    seconds: what runs on the other nodes is then cancelled.
+    Raises EngineUnreachable if the island manager has not answered for `unreachable_after` seconds, EngineRefused if the engine
+    does not know the session.
     """
-    watch = _Watch(island, session, unreachable_after)
+    watch = _Watch(island, session, unreachable_after, silent_after)
     stopwatch = _Stopwatch()
     changed, before = time.monotonic(), None
     while True:
+        asked = time.monotonic()
         seen = watch.look()
         tasks = _add_known(stopwatch.time(watch.tasks(seen)), enrich(session))
         on_snapshot(tasks)
         if seen != before:
             changed, before = time.monotonic(), seen
         stuck = time.monotonic() - changed > stuck_after
-        if watch.has_ended(seen) or (stuck and not _runs(seen)):
+        if watch.has_ended(seen) or (stuck and not seen.runs):
             return watch.result(seen, tasks)
-        time.sleep(interval)
+        time.sleep(max(interval, (time.monotonic() - asked) * (1 / _PART_OF_TIME - 1)))
+
+
+def observe(
+    island: Island, session: str, *, enrich: Callable[[str], Mapping[str, Enrichment]] = lambda _: {}
+) -> tuple[tuple[TaskSnapshot, ...], SessionResult | None]:
+    """The tasks of a session at this moment, and its result if it has ended. Raises as `follow` does, without waiting."""
+    watch = _Watch(island, session, unreachable_after=0, silent_after=0)
+    seen = watch.look()
+    tasks = _add_known(watch.tasks(seen), enrich(session))
+    return tasks, watch.result(seen, tasks) if watch.has_ended(seen) else None
 
 
 def cancel(island: Island, session: str) -> None:
     """Cancel a session; its running tasks are stopped within seconds. A session that has ended stays as it is."""
-    states = island.session_states(session).values()
-    if any(state == SessionState.RUNNING for state in states):
-        island.cancel(session)
+
+    def runs() -> bool:
+        return SessionState.RUNNING in island.session_states(session).states.values()
+
+    if runs():
+        try:
+            island.cancel(session)
+        except EngineRefused:
+            # It also complains of nodes whose part has ended, and cancels the others.
+            if runs():
+                raise
 
 
 @dataclass(frozen=True)
 class _Seen:
-    """What the engine said at one moment."""
+    """What the engine said at one moment. `lost` are the node managers whose part of the session is gone."""
 
-    sessions: Mapping[str, int | None]
+    sessions: Mapping[str, int]
     drops: Mapping[str, Mapping[str, int]]
+    lost: frozenset[str]
+
+    @property
+    def runs(self) -> bool:
+        return any(each.get("execStatus") == ExecutionState.RUNNING for each in self.drops.values())
 
 
 class _Watch:
     """Asks the engine about one session, and judges what it says."""
 
-    def __init__(self, island: Island, session: str, unreachable_after: float) -> None:
+    def __init__(self, island: Island, session: str, unreachable_after: float, silent_after: float) -> None:
         self._island = island
         self._session = session
         self._unreachable_after = unreachable_after
+        self._silent_after = silent_after
         self._started = time.monotonic()
         self._answered = time.monotonic()
-        self._graph: dict[str, dict[str, Any]] = {}
+        self._heard: dict[str, float] = {}
+        self._graph: DeployedGraph | None = None
+        self._drops: dict[str, Mapping[str, int]] = {}
+        self._given_up = False
 
     def look(self) -> _Seen:
         while True:
             try:
-                sessions = self._island.session_states(self._session)
-                self._require_known(sessions)
-                self._graph = self._graph or self._island.graph(self._session)
-                ready = all(state is not None and state >= SessionState.RUNNING for state in sessions.values())
-                seen = _Seen(sessions, self._island.drop_states(self._session) if ready else {})
+                seen = self._look()
             except EngineUnreachable:
                 if time.monotonic() - self._answered > self._unreachable_after:
                     raise
@@ -187,65 +148,84 @@ class _Watch:
                 self._answered = time.monotonic()
                 return seen
 
-    def _require_known(self, sessions: Mapping[str, int | None]) -> None:
-        if not sessions or all(state is None for state in sessions.values()):
-            raise EngineRefused(
-                f"the engine does not know session {self._session!r}; it forgets its sessions when it is started again: submit the "
-                "graph again, and finished tasks are reused"
-            )
+    def _look(self) -> _Seen:
+        states = self._island.session_states(self._session)
+        lost = self._lost(states)
+        if self._graph is None and self._is_deployed(states):
+            self._graph = DeployedGraph(self._island.graph(self._session))
+        if lost:
+            self._give_up()
+            # What ran on a lost node runs no more; the rest of what it said still holds.
+            self._drops = {oid: _stopped(each) for oid, each in self._drops.items()}
+        parts = {node: state for node, state in states.states.items() if node not in lost}
+        if parts and all(state >= SessionState.RUNNING for state in parts.values()):
+            self._drops |= self._island.drop_states(self._session)
+        return _Seen(parts, dict(self._drops), lost)
+
+    def _is_deployed(self, states: NodeStates) -> bool:
+        if states.states:
+            return min(states.states.values()) >= SessionState.DEPLOYING
+        if states.silent:
+            silent = ", ".join(sorted(states.silent))
+            raise EngineUnreachable(f"the node managers {silent} do not answer; start them again (dlg-ml up)")
+        raise EngineRefused(
+            f"the engine does not know session {self._session!r}; it forgets its sessions when it is started again: submit the "
+            "graph again, and finished tasks are reused"
+        )
+
+    def _lost(self, states: NodeStates) -> frozenset[str]:
+        """The nodes that hold a part of the session and have forgotten it, or have been silent for too long."""
+        now = time.monotonic()
+        self._heard |= dict.fromkeys((*states.states, *states.forgotten), now)
+        silent = {node for node in states.silent if now - self._heard.setdefault(node, now) >= self._silent_after}
+        return frozenset((states.forgotten | silent) & (self._graph.hosts if self._graph else frozenset()))
+
+    def _give_up(self) -> None:
+        """Cancel what is left: without the lost part the graph cannot be completed, and its tasks would wait for ever."""
+        if not self._given_up:
+            self._given_up = True
+            cancel(self._island, self._session)
 
     def tasks(self, seen: _Seen) -> tuple[TaskSnapshot, ...]:
         """The applications of the graph, in its order."""
-        return tuple(
-            TaskSnapshot(
-                node=str(drop.get("name", oid)),
-                task=_task_name(drop),
-                state=self._task_state(seen, oid),
-                oid=oid,
-            )
-            for oid, drop in self._graph.items()
-            if _is_application(drop)
-        )
-
-    def _task_state(self, seen: _Seen, oid: str) -> TaskState:
-        drop = seen.drops.get(oid, {})
-        if drop.get("status") == DropState.CANCELLED:
-            return "cancelled"
-        state = _TASK_STATES[drop.get("execStatus", ExecutionState.NOT_RUN)]
-        if state == "failed" and any(
-            seen.drops.get(each, {}).get("status") == DropState.ERROR for each in self._inputs(oid)
-        ):
-            return "skipped"  # the engine hands an error on to all that comes after it
-        return state
-
-    def _inputs(self, oid: str) -> Iterator[str]:
-        for each in self._graph[oid].get("inputs", ()):
-            yield from each if isinstance(each, dict) else [each]
+        return self._graph.tasks(seen.drops, seen.lost) if self._graph else ()
 
     def has_ended(self, seen: _Seen) -> bool:
         """Whether nothing runs, and each node says so or nothing is left to run (nodes may disagree: one failed, one finished)."""
-        if not seen.drops or _runs(seen):
+        if self._graph is None or seen.runs:
             return False
-        return all(state in _ENDED for state in seen.sessions.values()) or all(map(_is_final, seen.drops.values()))
+        if seen.lost and not seen.sessions:
+            return True
+        if not seen.drops:
+            return False
+        return all(state in ENDED for state in seen.sessions.values()) or self._graph.is_final(seen.drops, seen.lost)
 
     def result(self, seen: _Seen, tasks: tuple[TaskSnapshot, ...]) -> SessionResult:
-        tasks = tuple(replace(task, error=self._error(task)) if task.state == "failed" else task for task in tasks)
-        leaves = [seen.drops.get(oid, {}).get("status") for oid, drop in self._graph.items() if _is_leaf(drop)]
-        ok = bool(leaves) and all(status in _SUCCEEDED for status in leaves)
+        with_errors = dict(self._errors(tasks, seen.lost))
+        tasks = tuple(replace(task, error=with_errors.get(task.oid, "")) for task in tasks)
+        ok = not seen.lost and self._graph is not None and self._graph.has_succeeded(seen.drops)
+        cancelled = SessionState.CANCELLED in seen.sessions.values() and not with_errors and not seen.lost
         return SessionResult(
             session=self._session,
             ok=ok,
-            reason="" if ok else self._reason(seen, tasks),
+            reason="" if ok else self._reason(seen, tasks, cancelled),
             tasks=tasks,
             seconds=time.monotonic() - self._started,
-            logs={} if ok else self._log_files(),
+            cancelled=cancelled and not ok,
+            logs={} if ok else self._log_files(tasks, seen.lost),
         )
 
-    def _reason(self, seen: _Seen, tasks: tuple[TaskSnapshot, ...]) -> str:
+    def _reason(self, seen: _Seen, tasks: tuple[TaskSnapshot, ...], cancelled: bool) -> str:
+        if seen.lost:
+            return (
+                f"the node manager {', '.join(sorted(seen.lost))} went away with its part of the session; start it again "
+                "(dlg-ml up) and submit the graph again: finished tasks are reused"
+            )
         causes = [f"{task.node}: {task.error}" for task in tasks if task.error]
         if causes:
-            return "; ".join(causes)
-        if any(state == SessionState.CANCELLED for state in seen.sessions.values()):
+            shown = causes[:5]
+            return "; ".join([*shown, f"and {len(causes) - len(shown)} more"] if causes[5:] else shown)
+        if cancelled:
             return "cancelled"
         failed = [task.node for task in tasks if task.state == "failed"]
         if failed:
@@ -253,8 +233,22 @@ class _Watch:
         unfinished = [task.node for task in tasks if task.state == "waiting"]
         return f"the engine has stopped working on it: {', '.join(unfinished) or 'some drops'} never ran; look into the log files"
 
-    def _error(self, task: TaskSnapshot) -> str:
-        """The last line of the last error that a task logged; empty for one that never ran."""
+    def _errors(self, tasks: Iterable[TaskSnapshot], lost: Set[str]) -> Iterator[tuple[str, str]]:
+        """By oid, the last line of the last error that each failed task logged, where it is known."""
+        asked = 0
+        for task in tasks:
+            if task.state != "failed":
+                continue
+            if task.host in lost:
+                yield task.oid, f"it ran on the node manager {task.host}, which went away"
+            elif asked < _MOST_ERRORS:
+                asked += 1
+                if error := self._last_error(task):
+                    yield task.oid, error
+            else:
+                yield task.oid, "failed; its MLflow run says why"
+
+    def _last_error(self, task: TaskSnapshot) -> str:
         try:
             records = self._island.drop_logs(self._session, task.oid)
         except (EngineUnreachable, EngineRefused):
@@ -262,12 +256,16 @@ class _Watch:
         errors = [record for record in records if record.get("Level") in ("ERROR", "CRITICAL")]
         return _last_line(str(errors[-1].get("Message", ""))) if errors else ""
 
-    def _log_files(self) -> dict[str, str]:
-        try:
-            folders = self._island.session_folders(self._session)
-        except (EngineUnreachable, EngineRefused):
-            return {}
-        return {node: _log_file(Path(folder), self._session) for node, folder in folders.items()}
+    def _log_files(self, tasks: Iterable[TaskSnapshot], lost: Set[str]) -> dict[str, str]:
+        """The session's log on the nodes where a task failed; on all of its nodes where none did."""
+        wanted = {task.host for task in tasks if task.error} or (self._graph.hosts if self._graph else frozenset())
+        found = {}
+        for node in sorted(wanted - lost):
+            try:
+                found[node] = _log_file(self._island.session_folder(self._session, node), self._session)
+            except (EngineUnreachable, EngineRefused):
+                continue  # the result stands without it
+        return found
 
 
 class _Stopwatch:
@@ -288,48 +286,17 @@ class _Stopwatch:
 
 
 def _add_known(tasks: tuple[TaskSnapshot, ...], known: Mapping[str, Enrichment]) -> tuple[TaskSnapshot, ...]:
-    def enriched(task: TaskSnapshot) -> TaskSnapshot:
-        more = known.get(task.node)
-        if not more:
-            return task
-        reused = bool(more.get("reused")) and task.state in ("running", "finished")
-        return replace(
-            task,
-            state="reused" if reused else task.state,
-            seconds=float(more.get("seconds", task.seconds)),
-            run_id=str(more.get("run_id", "")),
-            progress=str(more.get("progress", "")),
-            metrics=dict(more.get("metrics", {})),
-        )
-
-    return tuple(map(enriched, tasks))
+    return tuple(task.with_known(known.get(task.node)) for task in tasks)
 
 
-def _is_application(drop: Mapping[str, Any]) -> bool:
-    return str(drop.get("categoryType", "")).lower() in ("application", "app")
+def _stopped(drop: Mapping[str, Any]) -> Mapping[str, Any]:
+    return {**drop, "execStatus": ExecutionState.ERROR} if drop.get("execStatus") == ExecutionState.RUNNING else drop
 
 
-def _is_leaf(drop: Mapping[str, Any]) -> bool:
-    return not any(drop.get(link) for link in ("outputs", "consumers", "streamingConsumers"))
-
-
-def _task_name(drop: Mapping[str, Any]) -> str:
-    task = task_of(str(drop.get("dropclass", "")))
-    return task.name if task else str(drop.get("dropclass", "")).rpartition(".")[2]
-
-
-def _runs(seen: _Seen) -> bool:
-    return any(each.get("execStatus") == ExecutionState.RUNNING for each in seen.drops.values())
-
-
-def _is_final(state: Mapping[str, int]) -> bool:
-    return state.get("status") not in (DropState.INITIALIZED, DropState.WRITING)
-
-
-def _log_file(folder: Path, session: str) -> str:
-    """The session's log in its folder on a node; the engine puts an address of its host into the name."""
+def _log_file(folder: str, session: str) -> str:
+    """The session's log in its folder on a node; a pattern for one elsewhere, since the name holds an address of its host."""
     pattern = f"dlg_*_{session}.log"
-    return str(next(folder.glob(pattern), folder / pattern))
+    return str(next(Path(folder).glob(pattern), Path(folder) / pattern))
 
 
 def _last_line(message: str) -> str:

@@ -6,8 +6,10 @@ has no attribute ..."), so this one is made here.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, TypeVar
 from urllib.parse import quote
 
 import requests
@@ -16,6 +18,21 @@ from dlg_ml_tasks.graphs.errors import EngineError, EngineRefused, EngineUnreach
 
 DEPLOY_TIMEOUT = 300
 """Seconds: the engine takes about one second per thousand drops."""
+
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True)
+class NodeStates:
+    """What the island's node managers say of a session.
+
+    `states` holds the session's state on each node that has it; `forgotten` are the nodes that answer and do not have it (they were
+    started again since, or never had it), `silent` those that do not answer.
+    """
+
+    states: Mapping[str, int]
+    forgotten: frozenset[str] = frozenset()
+    silent: frozenset[str] = frozenset()
 
 
 class Island:
@@ -49,19 +66,55 @@ class Island:
             timeout=DEPLOY_TIMEOUT,
         )
 
-    def session_states(self, session: str) -> dict[str, int | None]:
-        """The state of the session on each node; None where it is not known."""
-        answer: dict[str, Any] = self._call("GET", f"sessions/{quote(session)}/status")
-        # A node that does not know the session answers {"Status": "Success"}, in the place of None.
-        return {node: state if isinstance(state, int) else None for node, state in answer.items()}
+    def session_states(self, session: str) -> NodeStates:
+        """The state of the session on each node."""
+        try:
+            answer: dict[str, Any] = self._call("GET", f"sessions/{quote(session)}/status")
+        except EngineRefused:
+            # The island manager's answer for all fails with any one node's.
+            answers = self._ask_each_node(lambda node: self.node_sessions(node).get(session))
+            silent = frozenset(self.nodes()) - set(answers)
+        else:
+            # A node that does not know the session answers {"Status": "Success"}, in the place of None.
+            answers = {node: state if isinstance(state, int) else None for node, state in answer.items()}
+            silent = frozenset()
+        states = {node: state for node, state in answers.items() if state is not None}
+        return NodeStates(states, frozenset(answers) - set(states), silent)
+
+    def node_sessions(self, node: str) -> dict[str, int]:
+        """All sessions of one node manager with their states."""
+        return {each["sessionId"]: each["status"] for each in self._call("GET", f"node/{quote(node)}/sessions")}
+
+    def sessions(self) -> dict[str, NodeStates]:
+        """All sessions that any node manager knows.
+
+        The nodes are asked because the island manager itself forgets the sessions when it is started again.
+        """
+        by_node = self._ask_each_node(self.node_sessions)
+        silent = frozenset(self.nodes()) - set(by_node)
+        found: dict[str, dict[str, int]] = {}
+        for node, sessions in by_node.items():
+            for session, state in sessions.items():
+                found.setdefault(session, {})[node] = state
+        return {
+            session: NodeStates(states, frozenset(by_node) - set(states), silent) for session, states in found.items()
+        }
 
     def graph(self, session: str) -> dict[str, dict[str, Any]]:
         """The drop specifications by oid."""
-        return dict(self._call("GET", f"sessions/{quote(session)}/graph"))
+        try:
+            return dict(self._call("GET", f"sessions/{quote(session)}/graph", timeout=DEPLOY_TIMEOUT))
+        except EngineRefused:
+            # Also where the island manager was started again; what links the nodes is missing then.
+            return self._merged(lambda node: self._call("GET", f"node/{quote(node)}/sessions/{quote(session)}/graph"))
 
     def drop_states(self, session: str) -> dict[str, dict[str, int]]:
-        """{oid: {"status", and for applications "execStatus"}}; empty while the session is being deployed."""
-        return dict(self._call("GET", f"sessions/{quote(session)}/graph/status"))
+        """{oid: {"status", and for applications "execStatus"}} of all nodes that answer and have the session."""
+        try:
+            return dict(self._call("GET", f"sessions/{quote(session)}/graph/status", timeout=DEPLOY_TIMEOUT))
+        except EngineRefused:
+            path = f"sessions/{quote(session)}/graph/status"
+            return self._merged(lambda node: self._call("GET", f"node/{quote(node)}/{path}"))
 
     def drop_logs(self, session: str, oid: str) -> list[dict[str, Any]]:
         """The log records of a drop."""
@@ -74,11 +127,25 @@ class Island:
         """Make the engine forget the session; its files stay."""
         self._call("DELETE", f"sessions/{quote(session)}")
 
-    def session_folders(self, session: str) -> dict[str, str]:
-        """The session's folder on each node."""
-        answer: dict[str, Any] = self._call("GET", f"sessions/{quote(session)}/dir")
-        # The engine merges the nodes' answers {"dir": folder} into one: the last node's stands for all.
-        return {node.partition(":")[0]: str(answer["dir"]) for node in self.nodes() if "dir" in answer}
+    def session_folder(self, session: str, node: str) -> str:
+        """The session's folder on a node; the aggregated answer of an island names only one of them."""
+        return str(self._call("GET", f"node/{quote(node)}/sessions/{quote(session)}")["dir"]["dir"])
+
+    def _merged(self, ask: Callable[[str], Mapping[str, dict[str, Any]]]) -> dict[str, dict[str, Any]]:
+        return {oid: each for answer in self._ask_each_node(ask).values() for oid, each in answer.items()}
+
+    def _ask_each_node(self, ask: Callable[[str], _T]) -> dict[str, _T]:
+        """The answers of the nodes that give one. Raises EngineUnreachable only if the island manager itself gives none."""
+
+        def answer(node: str) -> tuple[str, _T] | None:
+            try:
+                return node, ask(node)
+            except EngineRefused:
+                return None
+
+        nodes = self.nodes()
+        with ThreadPoolExecutor(max(1, min(len(nodes), 16))) as pool:
+            return dict(filter(None, pool.map(answer, nodes)))
 
     def _call(self, method: str, path: str, timeout: float | None = None, **content: Any) -> Any:
         url = f"http://{self.address}/api/{path}"
@@ -97,6 +164,9 @@ class Island:
 def _reason(response: requests.Response) -> str:
     try:
         error = response.json()
+        if isinstance(error["args"], dict):  # by node; the engine replaces the reasons by a dummy
+            nodes = ", ".join(f"{node} ({each['type']})" for node, each in sorted(error["args"].items()))
+            return f"it failed on the node managers {nodes}; do they run? Their logs say why"
         return f"{error['type']} {error['args']} (its log says why)"
     except (ValueError, KeyError, TypeError):
         return f"HTTP {response.status_code}"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import re
 from collections.abc import Iterable
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import Any
 
 from dlg_ml_tasks.components.palette import task_of
 from dlg_ml_tasks.components.parameters import read_parameters, to_graph_value
-from dlg_ml_tasks.graphs.document import parameters_of, task_nodes, value_of
+from dlg_ml_tasks.graphs.document import COPIES, parameters_of, scatter_of, settle, task_nodes, value_of
 from dlg_ml_tasks.tasks import BadInput
 
 
@@ -18,10 +17,12 @@ def override(graph: dict[str, Any], settings: Iterable[str]) -> dict[str, Any]:
     """A copy of the graph with parameters set.
 
     Each setting is ``NODE.PARAMETER=VALUE`` (NODE: a node's name, or a task's name for all its nodes) or ``PARAMETER=VALUE`` for
-    all nodes that have the parameter. Later settings win. Values are checked by `check`, not here.
+    all nodes that have the parameter. Later settings win. The graph's active configuration is taken in first.
+    Values are checked by `check`, not here.
     Raises BadInput for a setting of another form, or for names that do not exist, listing those that do.
     """
-    changed = copy.deepcopy(graph)
+    changed = settle(graph)
+    touched: list[dict[str, Any]] = []
     for setting in settings:
         target, equals, value = setting.partition("=")
         node_name, _, parameter = target.strip().rpartition(".")
@@ -37,6 +38,8 @@ def override(graph: dict[str, Any], settings: Iterable[str]) -> dict[str, Any]:
             )
         for field in fields:
             field["value"] = value
+        touched += fields
+    _agree_on_batches(changed, touched)
     return changed
 
 
@@ -45,7 +48,7 @@ def with_absolute_sources(graph: dict[str, Any], folder: Path) -> dict[str, Any]
 
     A node manager's working directory is that of whichever session was created last, so a relative path means nothing there.
     """
-    changed = copy.deepcopy(graph)
+    changed = settle(graph)
     for node, task in task_nodes(changed):
         field = parameters_of(node).get("sources")
         if task.name != "load_raw" or field is None:
@@ -57,6 +60,19 @@ def with_absolute_sources(graph: dict[str, Any], folder: Path) -> dict[str, Any]
             continue
         field["value"] = to_graph_value([each if _is_absolute(each) else str(folder / each) for each in sources])
     return changed
+
+
+def _agree_on_batches(graph: dict[str, Any], touched: list[dict[str, Any]]) -> None:
+    """A scatter's copies and the batches of load_raw in it are one number, so that setting either sets both."""
+    for node, _ in task_nodes(graph):
+        scatter, batches = scatter_of(graph, node), parameters_of(node).get("batches")
+        if scatter is None or batches is None:
+            continue
+        copies = parameters_of(scatter)[COPIES]
+        if any(each is batches for each in touched):
+            copies["value"] = batches["value"]
+        elif any(each is copies for each in touched):
+            batches["value"] = copies["value"]
 
 
 def _is_absolute(source: str) -> bool:

@@ -77,7 +77,27 @@ def infer() -> GraphBuilder:
     return graph
 
 
-SHIPPED: tuple[Callable[[], GraphBuilder], ...] = (lifecycle, load_preprocess, train, retrain, infer)
+def survey() -> GraphBuilder:
+    """Many raw files in batches side by side, one model from all of them."""
+    graph = GraphBuilder(
+        "survey",
+        "Load and preprocess the raw files of a survey in batches side by side, train on all of them, promote the model if it is "
+        "better than the champion, and apply the champion. Goes on without a failed batch.",
+    )
+    with graph.scatter("batches", copies=3):
+        data = _add_data(graph, "sample:night-A")
+    train = graph.task("train", recipe=RECIPE, model_name=MODEL, max_failed_batches=1)
+    promote = graph.task("promote", recipe=RECIPE, model_name=MODEL, max_failed_batches=1)
+    infer = graph.task("infer", recipe=RECIPE, model=CHAMPION, max_failed_batches=1)
+    graph.link(data, train, port="data")
+    graph.link(data, promote, port="data")
+    graph.link(data, infer, port="data")
+    graph.link(train, promote, port="model")
+    graph.link(promote, infer, port="after")
+    return graph
+
+
+SHIPPED: tuple[Callable[[], GraphBuilder], ...] = (lifecycle, load_preprocess, train, retrain, infer, survey)
 
 
 def write_all(folder: Path) -> None:

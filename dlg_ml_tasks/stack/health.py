@@ -22,7 +22,7 @@ def check(name: str, ports: Mapping[str, int]) -> None:
     Raises:
         Unhealthy: it does not answer, or not as a working service would.
     """
-    _CHECKS[name](ports)
+    _CHECKS[name.partition("-")[0]](ports)
 
 
 def _ngas(ports: Mapping[str, int]) -> None:
@@ -37,7 +37,8 @@ def _mlflow(ports: Mapping[str, int]) -> None:
 
 
 def _node(ports: Mapping[str, int]) -> None:
-    _ask(ports["node"], "GET", "/api")
+    port = next(port for role, port in ports.items() if role.startswith("node"))
+    _ask(port, "GET", "/api")
 
 
 def _island(ports: Mapping[str, int]) -> None:

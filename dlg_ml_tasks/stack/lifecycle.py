@@ -17,9 +17,9 @@ from dlg_ml_tasks.stack import health, processes
 from dlg_ml_tasks.stack.errors import StackError
 from dlg_ml_tasks.stack.ports import Ports, choose_ports, holder, is_free
 from dlg_ml_tasks.stack.services import TRACKING_VARIABLE, Service, database, directories, logs, services
-from dlg_ml_tasks.stack.state import NAMES, ServiceName, ServiceState, StackState, load_state, save_state
+from dlg_ml_tasks.stack.state import ServiceName, ServiceState, StackState, load_state, names, save_state
 
-HEALTHY_WITHIN_S = 40.0
+HEALTHY_WITHIN_S = 120.0
 STOPPED_WITHIN_S = 10.0
 
 Progress = Callable[[str, str], None]
@@ -66,6 +66,7 @@ def up(
     on_progress: Progress = lambda service, message: None,
     healthy_within_s: float = HEALTHY_WITHIN_S,
     environ: Mapping[str, str] = os.environ,
+    nodes: int | None = None,
 ) -> StackState:
     """Start every service of `home` that does not run, and return when all of them do their work.
 
@@ -77,20 +78,18 @@ def up(
         on_progress: called with a service's name and a short message, from the calling thread.
         healthy_within_s: seconds a service may take until it does its work.
         environ: the environment that the services inherit.
+        nodes: how many node managers; by default as many as run or died, one in a new stack. What is too many is stopped.
 
     Raises:
         StackError: a service did not start; what this call has started is stopped again.
     """
     _require_resolvable_host_name()
-    try:
-        for directory in directories(home):
-            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-    except OSError as error:
-        raise StackError(
-            f"cannot make {error.filename}: {error.strerror}. Set DLG_ML_HOME to another place."
-        ) from error
+    _make(home)
     with _lock(home, wait_s=healthy_within_s + 3 * STOPPED_WITHIN_S):
-        return _start_missing(home, on_progress, healthy_within_s, environ)
+        before = load_state(home) or StackState(home=home)
+        count = nodes or before.nodes or 1
+        _make(*directories(home, count))
+        return _start_missing(before, count, on_progress, healthy_within_s, environ)
 
 
 def down(
@@ -116,7 +115,7 @@ def down(
 def status(home: Path) -> StackStatus:
     """How each service of `home` is; asks each one that runs."""
     state = load_state(home) or StackState(home=home)
-    return StackStatus(home=home, services=tuple(_status(name, state.get(name)) for name in NAMES))
+    return StackStatus(home=home, services=tuple(_status(name, state.get(name)) for name in names(state.nodes or 1)))
 
 
 def _status(name: ServiceName, service: ServiceState | None) -> ServiceStatus:
@@ -139,13 +138,23 @@ def _status(name: ServiceName, service: ServiceState | None) -> ServiceStatus:
     )
 
 
+def _make(*wanted: Path) -> None:
+    try:
+        for directory in wanted:
+            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise StackError(
+            f"cannot make {error.filename}: {error.strerror}. Set DLG_ML_HOME to another place."
+        ) from error
+
+
 def _start_missing(
-    home: Path, on_progress: Progress, healthy_within_s: float, environ: Mapping[str, str]
+    before: StackState, nodes: int, on_progress: Progress, healthy_within_s: float, environ: Mapping[str, str]
 ) -> StackState:
-    before = load_state(home) or StackState(home=home)
+    home = before.home
     state = _without_dead(before, on_progress)
-    ports = choose_ports(home, state.ports, archive_is_fixed=database(home).exists())
-    plan = services(home, ports, environ)
+    ports = choose_ports(home, state.ports, archive_is_fixed=database(home).exists(), nodes=nodes)
+    plan = services(home, ports, environ, nodes=nodes)
     state = _without_outdated(state, plan, before.ports, ports, on_progress)
 
     running = {service.name for service in state.services}
@@ -186,12 +195,19 @@ def _without_dead(state: StackState, on_progress: Progress) -> StackState:
 def _without_outdated(
     state: StackState, plan: Iterable[Service], old: Mapping[str, int], new: Ports, on_progress: Progress
 ) -> StackState:
-    """Stop the services that were told a port which is another one now."""
+    """Stop the services that were told a port which is another one now, and those that are not wanted any more."""
+    plan = tuple(plan)
+    surplus = [service for service in state.services if service.name not in {wanted.name for wanted in plan}]
     outdated = [
         service
-        for wanted in reversed(tuple(plan))
-        if (service := state.get(wanted.name)) and any(old.get(r) != p for r, p in new.of(*wanted.needs).items())
+        for wanted in reversed(plan)
+        if (service := state.get(wanted.name))
+        and (
+            any(old.get(role) != port for role, port in new.of(*wanted.needs).items())
+            or (wanted.name == "island" and surplus)
+        )
     ]
+    outdated += surplus
     _stop(state, outdated, on_progress, STOPPED_WITHIN_S)
     return state.without(*(service.name for service in outdated))
 

@@ -2,39 +2,69 @@
 
 from __future__ import annotations
 
+import re
 import socket
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Annotated
 
 import psutil
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from dlg_ml_tasks.stack.errors import StackError
-from dlg_ml_tasks.stack.state import write_atomically
+from dlg_ml_tasks.stack.state import numbered, write_atomically
 
 LOOPBACK = "127.0.0.1"
 
 
+Port = Annotated[int, Field(gt=0, lt=65536)]
+
+NODE_ROLES = ("node", "events", "rpc")
+"""What a node manager listens on; of the second one the roles are ``node-2``, ``events-2`` and ``rpc-2``."""
+
+
 class Ports(BaseModel):
-    """One port per role; the defaults are the ones that NGAS, MLflow and DALiuGE use everywhere."""
+    """One port per role; the defaults are the ones that NGAS, MLflow and DALiuGE use everywhere.
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    Further node managers' roles are extra fields.
+    """
 
-    ngas: int = Field(default=7777, gt=0, lt=65536)
-    mlflow: int = Field(default=5000, gt=0, lt=65536)
-    node: int = Field(default=8000, gt=0, lt=65536)
-    events: int = Field(default=5555, gt=0, lt=65536)
-    rpc: int = Field(default=6666, gt=0, lt=65536)
-    island: int = Field(default=8001, gt=0, lt=65536)
-    translator: int = Field(default=8084, gt=0, lt=65536)
+    model_config = ConfigDict(frozen=True, extra="allow")
+    __pydantic_extra__: dict[str, Port] = Field(init=False)
+
+    ngas: Port = 7777
+    mlflow: Port = 5000
+    node: Port = 8000
+    events: Port = 5555
+    rpc: Port = 6666
+    island: Port = 8001
+    translator: Port = 8084
+
+    @model_validator(mode="after")
+    def _refuse_unknown_roles(self) -> Ports:
+        for role in self.__pydantic_extra__:
+            if not re.fullmatch(rf"({'|'.join(NODE_ROLES)})-[1-9]\d*", role):
+                raise ValueError(f"there is no role {role!r}")
+        return self
+
+    @classmethod
+    def usual(cls, nodes: int) -> Ports:
+        """The ports to take where nobody else has, for so many node managers."""
+        first = cls()
+        further = {
+            numbered(role, number): getattr(first, role) + (number - 1) * (10 if role == "node" else 1)
+            for number in range(2, nodes + 1)
+            for role in NODE_ROLES
+        }
+        return cls(**further)
 
     def of(self, *roles: str) -> dict[str, int]:
         """The ports of some roles."""
         return {role: getattr(self, role) for role in roles}
 
 
-def choose_ports(home: Path, held: Mapping[str, int], *, archive_is_fixed: bool) -> Ports:
-    """Choose a port per role and remember the choice in ``<home>/ports.json``.
+def choose_ports(home: Path, held: Mapping[str, int], *, archive_is_fixed: bool, nodes: int = 1) -> Ports:
+    """Choose a port per role, for so many node managers, and remember the choice in ``<home>/ports.json``.
 
     A port in `held` (role to number) belongs to a service of this stack that runs, and stays. Any other role gets the
     port it had last time, else the usual one, else a free one. `archive_is_fixed` says that MLflow's database exists:
@@ -44,9 +74,10 @@ def choose_ports(home: Path, held: Mapping[str, int], *, archive_is_fixed: bool)
         StackError: the archive's port is fixed and another program holds it.
     """
     remembered = _load(home)
-    chosen = dict(held)
-    for role, usual in Ports().model_dump().items():
-        if role in held:
+    wanted = Ports.usual(nodes).model_dump()
+    chosen = {role: port for role, port in held.items() if role in wanted}
+    for role, usual in wanted.items():
+        if role in chosen:
             continue
         candidates = [remembered[role], usual] if role in remembered else [usual]
         if role == "ngas" and archive_is_fixed and role in remembered:

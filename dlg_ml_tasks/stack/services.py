@@ -5,20 +5,16 @@ from __future__ import annotations
 import getpass
 import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from dlg_ml_tasks.stack.ports import LOOPBACK, Ports
-from dlg_ml_tasks.stack.state import HOME_VARIABLE, ServiceName
+from dlg_ml_tasks.stack.ports import LOOPBACK, NODE_ROLES, Ports
+from dlg_ml_tasks.stack.state import HOME_VARIABLE, ServiceName, node_name, numbered
 
 TRACKING_VARIABLE = "MLFLOW_TRACKING_URI"
 STACK_VARIABLE = "DLG_ML_STACK"
 """Set for every process of a stack, to its home directory: by it the children of a killed service are recognised."""
-
-# `python -m dlg.common.tool` knows no command (the module then exists twice, and they register with the other one),
-# and the `dlg` script need not lie beside the interpreter.
-_DLG = (sys.executable, "-c", "from dlg.common.tool import run; run()")
 
 
 @dataclass(frozen=True)
@@ -39,21 +35,22 @@ class Service:
     needs: tuple[str, ...] = ()
 
 
-def services(home: Path, ports: Ports, environ: Mapping[str, str] = os.environ) -> tuple[Service, ...]:
-    """The services in the order in which they start, for the directory `home` and the given ports.
+def services(
+    home: Path, ports: Ports, environ: Mapping[str, str] = os.environ, *, nodes: int = 1
+) -> tuple[Service, ...]:
+    """The services in the order in which they start, for the directory `home`, the given ports and so many node managers.
 
     `environ` is the environment they inherit. A MLFLOW_TRACKING_URI in it goes before the embedded server for the
     tasks that the node manager runs, as it does for everything else on the command line.
     """
     base = _environment(home, environ)
-    builders: tuple[Callable[[Path, Ports, Mapping[str, str]], Service], ...] = (
-        _ngas,
-        _mlflow,
-        _node,
-        _island,
-        _translator,
+    return (
+        _ngas(home, ports, base),
+        _mlflow(home, ports, base),
+        *(_node(home, ports, base, number, nodes) for number in range(1, nodes + 1)),
+        _island(home, ports, base, nodes),
+        _translator(home, ports, base),
     )
-    return tuple(build(home, ports, base) for build in builders)
 
 
 def logs(home: Path) -> Path:
@@ -61,9 +58,15 @@ def logs(home: Path) -> Path:
     return home / "logs"
 
 
-def directories(home: Path) -> tuple[Path, ...]:
+def directories(home: Path, nodes: int) -> tuple[Path, ...]:
     """The directories that must exist before the services start."""
-    return (home, logs(home), home / "ngas", database(home).parent, home / "dlg" / "lg", home / "dlg" / "pgt")
+    roots = (node_root(home, number) for number in range(1, nodes + 1))
+    return (home, logs(home), home / "ngas", database(home).parent, home / "dlg" / "lg", home / "dlg" / "pgt", *roots)
+
+
+def node_root(home: Path, number: int) -> Path:
+    """The engine's root for a node manager: each has its own, as on machines that share no disk."""
+    return home / numbered("dlg", number)
 
 
 def database(home: Path) -> Path:
@@ -112,35 +115,42 @@ def _mlflow(home: Path, ports: Ports, base: Mapping[str, str]) -> Service:
     )
 
 
-def _node(home: Path, ports: Ports, base: Mapping[str, str]) -> Service:
+def _node(home: Path, ports: Ports, base: Mapping[str, str], number: int, nodes: int) -> Service:
+    rest, events, rpc = roles = tuple(numbered(role, number) for role in NODE_ROLES)
+    own = ports.of(*roles)
     return Service(
-        name="node",
+        name=node_name(number),
         command=(
             *(sys.executable, "-m", "dlg_ml_tasks.components.node_manager"),
-            *("-H", LOOPBACK, "-P", str(ports.node)),
-            *("--event_port", str(ports.events), "--rpc_port", str(ports.rpc)),
-            *("-t", str(_parallel_tasks()), "-l", str(home / "dlg" / "logs")),
+            *("-H", LOOPBACK, "-P", str(own[rest])),
+            *("--event_port", str(own[events]), "--rpc_port", str(own[rpc])),
+            *("-t", str(_parallel_tasks(nodes)), "-l", str(node_root(home, number) / "logs")),
         ),
         # Tasks run in this process's children.
         environment={
             "MLFLOW_DISABLE_TELEMETRY": "true",
             "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
             **base,
+            "DLG_ROOT": str(node_root(home, number)),
             TRACKING_VARIABLE: base.get(TRACKING_VARIABLE) or _url(ports.mlflow),
         },
         directory=logs(home),
-        ports=ports.of("node", "events", "rpc"),
-        url=_url(ports.node),
+        ports=own,
+        url=_url(own[rest]),
         needs=("mlflow",),
     )
 
 
-def _island(home: Path, ports: Ports, base: Mapping[str, str]) -> Service:
+def _island(home: Path, ports: Ports, base: Mapping[str, str], nodes: int) -> Service:
+    of_nodes = [ports.of(*(numbered(role, number) for role in NODE_ROLES)) for number in range(1, nodes + 1)]
+    addresses = ",".join(":".join((LOOPBACK, *map(str, each.values()))) for each in of_nodes)
     return Service(
         name="island",
         command=(
-            *(*_DLG, "dim", "-H", LOOPBACK, "-P", str(ports.island)),
-            *("-N", f"{LOOPBACK}:{ports.node}:{ports.events}:{ports.rpc}", "-l", str(home / "dlg" / "logs")),
+            *(sys.executable, "-m", "dlg_ml_tasks.components.island_manager"),
+            *(argument for page in _pages(ports.translator) for argument in ("--translator", page)),
+            *("-H", LOOPBACK, "-P", str(ports.island)),
+            *("-N", addresses, "-l", str(home / "dlg" / "logs")),
             # The manager's shutdown waits for its check of an absent node: 10 s unless told.
             *("--dmCheckTimeout", "2"),
         ),
@@ -148,7 +158,7 @@ def _island(home: Path, ports: Ports, base: Mapping[str, str]) -> Service:
         directory=logs(home),
         ports=ports.of("island"),
         url=_url(ports.island),
-        needs=("node", "events", "rpc"),
+        needs=(*(role for each in of_nodes for role in each), "translator"),
     )
 
 
@@ -158,13 +168,15 @@ def _translator(home: Path, ports: Ports, base: Mapping[str, str]) -> Service:
         name="translator",
         command=(
             # The translator listens on every interface unless told.
-            *(*_DLG, "tm", "-H", LOOPBACK, "-p", str(ports.translator)),
+            *(sys.executable, "-m", "dlg_ml_tasks.components.translator", "--island", _url(ports.island)),
+            *("-H", LOOPBACK, "-p", str(ports.translator)),
             *("-d", str(dlg / "lg"), "-t", str(dlg / "pgt"), "-l", str(dlg / "logs")),
         ),
         environment=base,
         directory=logs(home),
         ports=ports.of("translator"),
         url=_url(ports.translator),
+        needs=("island",),
     )
 
 
@@ -191,13 +203,18 @@ def _user_name() -> str:
         return str(os.getuid())
 
 
-def _parallel_tasks() -> int:
-    """Threads of the node manager: by itself it takes the physical cores, which on a two-core virtual machine is one.
+def _parallel_tasks(nodes: int) -> int:
+    """Threads of each node manager: by itself it takes the physical cores, which on a two-core virtual machine is one.
 
     A thread only waits for its task's process, so one more than the cores costs nothing.
     """
     allowed = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count()
-    return max(2, allowed or 2)
+    return max(2, (allowed or 2) // nodes)
+
+
+def _pages(port: int) -> tuple[str, ...]:
+    """The addresses under which a browser on this machine opens a page."""
+    return (_url(port), f"http://localhost:{port}")
 
 
 def _url(port: int) -> str:

@@ -6,17 +6,31 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 from tempfile import NamedTemporaryFile
-from typing import Literal, get_args
+from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from dlg_ml_tasks.stack.errors import StackError
 
-ServiceName = Literal["ngas", "mlflow", "node", "island", "translator"]
-NAMES: tuple[ServiceName, ...] = get_args(ServiceName)
-"""In the order in which they start; they stop in the opposite one."""
+ServiceName = Annotated[str, Field(pattern=r"^(ngas|mlflow|node(-[1-9]\d*)?|island|translator)$")]
+"""One of `names`: a stack may have several node managers, of which the second is called ``node-2``."""
 
 HOME_VARIABLE = "DLG_ML_HOME"
+
+
+def names(nodes: int) -> tuple[ServiceName, ...]:
+    """The services of a stack with so many node managers, in the order in which they start; they stop in the opposite one."""
+    return ("ngas", "mlflow", *(node_name(number) for number in range(1, nodes + 1)), "island", "translator")
+
+
+def node_name(number: int) -> ServiceName:
+    """The name of a node manager, counted from 1; the first has none of its own, so that one alone is just the node."""
+    return numbered("node", number)
+
+
+def numbered(role: str, number: int) -> str:
+    """A role (or name) of the node manager with this number: ``rpc``, ``rpc-2``, ..."""
+    return role if number == 1 else f"{role}-{number}"
 
 
 class ServiceState(BaseModel):
@@ -39,7 +53,7 @@ class ServiceState(BaseModel):
 
 
 class StackState(BaseModel):
-    """The services started under one home directory, in the order of `NAMES`."""
+    """The services started under one home directory, in the order of `names`."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -51,6 +65,11 @@ class StackState(BaseModel):
         """Every recorded port by role."""
         return {role: port for service in self.services for role, port in service.ports.items()}
 
+    @property
+    def nodes(self) -> int:
+        """How many node managers there are, dead ones included."""
+        return sum(service.name.startswith("node") for service in self.services)
+
     def get(self, name: str) -> ServiceState | None:
         """The service called `name`, or None."""
         return next((service for service in self.services if service.name == name), None)
@@ -58,7 +77,8 @@ class StackState(BaseModel):
     def with_service(self, service: ServiceState) -> StackState:
         """A copy with `service`, which replaces an older one of its name."""
         services = (*self.without(service.name).services, service)
-        return self.model_copy(update={"services": tuple(sorted(services, key=lambda s: NAMES.index(s.name)))})
+        order = names(max((_number(each.name) for each in services), default=1))
+        return self.model_copy(update={"services": tuple(sorted(services, key=lambda each: order.index(each.name)))})
 
     def without(self, *names: str) -> StackState:
         """A copy that lacks the services called `names`."""
@@ -107,6 +127,11 @@ def write_atomically(path: Path, text: str) -> None:
         except BaseException:
             Path(part.name).unlink(missing_ok=True)
             raise
+
+
+def _number(name: str) -> int:
+    _, _, number = name.partition("-")
+    return int(number or 1)
 
 
 def _state_file(home: Path) -> Path:

@@ -1,7 +1,15 @@
 """The atomic tasks and the recipe contract. A task is a function: components, the command line and tests call the same one."""
 
 from dlg_ml_tasks.tasks.catalogue import TASKS, infer, load_raw, preprocess, promote, retrain, train
-from dlg_ml_tasks.tasks.errors import BadInput, DiskFull, ServiceDown, TaskCancelled, TaskError, TrainingDiverged
+from dlg_ml_tasks.tasks.errors import (
+    BadInput,
+    BatchesFailed,
+    DiskFull,
+    ServiceDown,
+    TaskCancelled,
+    TaskError,
+    TrainingDiverged,
+)
 from dlg_ml_tasks.tasks.recipe import (
     Counts,
     Item,
@@ -17,6 +25,7 @@ from dlg_ml_tasks.tasks.task import Outcome, Port, Task
 __all__ = [
     "TASKS",
     "BadInput",
+    "BatchesFailed",
     "Counts",
     "DiskFull",
     "Item",

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
+from dlg_ml_tasks.tasks.errors import BadInput
 from dlg_ml_tasks.tasks.parameters import (
     InferParams,
     LoadRawParams,
@@ -23,6 +25,7 @@ load_raw = Task(
     output=Port("raw", "files", "raw files as loaded, each with its checksum"),
     description="Load raw files from anywhere into the archive.",
     module="dlg_ml_tasks.tasks.loading",
+    light=True,
 )
 
 preprocess = Task(
@@ -32,6 +35,7 @@ preprocess = Task(
     output=Port("data", "files", "what the recipe made of each raw file"),
     description="Turn raw files into training data by the recipe.",
     module="dlg_ml_tasks.tasks.preprocessing",
+    light=True,
 )
 
 train = Task(
@@ -81,3 +85,19 @@ infer = Task(
 TASKS: Mapping[str, Task[Any]] = MappingProxyType(
     {task.name: task for task in (load_raw, preprocess, train, retrain, promote, infer)}
 )
+
+
+def find_task(name: str) -> Task[Any]:
+    """The task of this name: one that ships, or the import path ``package.module:NAME`` of one's own. Raises BadInput."""
+    if name in TASKS:
+        return TASKS[name]
+    module, colon, attribute = name.partition(":")
+    try:
+        found = getattr(importlib.import_module(module), attribute) if colon else None
+    except (ImportError, AttributeError) as error:
+        raise BadInput(f"there is no task {name!r}: {error}") from error
+    if not isinstance(found, Task):
+        raise BadInput(
+            f"there is no task {name!r}; there are: {', '.join(TASKS)}, and import paths package.module:NAME"
+        )
+    return found

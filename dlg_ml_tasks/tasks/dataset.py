@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
+from dlg_ml_tasks.tasks.batches import Batch, account
 from dlg_ml_tasks.tasks.errors import BadInput
+from dlg_ml_tasks.tasks.execution import Context
+from dlg_ml_tasks.tasks.parameters import GatherParams
 from dlg_ml_tasks.tasks.recipe import Item, Predict, Recipe, add_counts
 from dlg_ml_tasks.tracking import Reference
 from dlg_ml_tasks.tracking.files import download
@@ -38,6 +42,8 @@ class Contents(BaseModel):
     entries: tuple[Entry, ...]
     skipped: Mapping[str, str] = {}
     """Raw files left out, with the reason."""
+    batch: Batch | None = None
+    """Which batch of a survey this is, if it is one."""
 
 
 def item_folder(dataset: Path, raw: str) -> Path:
@@ -50,19 +56,38 @@ def write_contents(dataset: Path, contents: Contents) -> None:
     (dataset / _CONTENTS).write_text(contents.model_dump_json(indent=2))
 
 
-def fetch_items(references: Sequence[Reference], work: Path, recipe: str) -> list[Item]:
-    """Download data sets below `work` and list their items, by data set and name.
+@dataclass(frozen=True)
+class DataSet:
+    """A data set on this machine: the reference that names it, its items by name, and which batch of a survey it is, if any."""
 
-    Raises BadInput if one was made by another recipe.
+    reference: Reference
+    items: tuple[Item, ...]
+    batch: Batch | None
+
+
+def gather(context: Context, port: str, references: Sequence[Reference], params: GatherParams) -> list[DataSet]:
+    """Download the data sets of an input port, and note in the run which batches of a survey are not among them.
+
+    Raises BadInput if one was made by another recipe, BatchesFailed if more batches are missing than `params` allow.
     """
-    items: list[Item] = []
-    for index, reference in enumerate(references):
-        dataset = download(reference, work / str(index))
-        contents = Contents.model_validate_json((dataset / _CONTENTS).read_text())
-        if contents.recipe != recipe:
-            raise BadInput(f"{reference.uri} was preprocessed by recipe {contents.recipe!r}, this task runs {recipe!r}")
-        items += [Item(e.raw, item_folder(dataset, e.raw), e.held_back, e.raw_sha256) for e in contents.entries]
-    return items
+    folder = context.folder(port)
+    datasets = [_fetch(reference, folder / str(index), params.recipe) for index, reference in enumerate(references)]
+    account(context, port, [dataset.batch for dataset in datasets], params.max_failed_batches)
+    return datasets
+
+
+def items_of(datasets: Iterable[DataSet]) -> list[Item]:
+    """The items of some data sets, by data set and name."""
+    return [item for dataset in datasets for item in dataset.items]
+
+
+def _fetch(reference: Reference, folder: Path, recipe: str) -> DataSet:
+    dataset = download(reference, folder)
+    contents = Contents.model_validate_json((dataset / _CONTENTS).read_text())
+    if contents.recipe != recipe:
+        raise BadInput(f"{reference.uri} was preprocessed by recipe {contents.recipe!r}, this task runs {recipe!r}")
+    items = (Item(e.raw, item_folder(dataset, e.raw), e.held_back, e.raw_sha256) for e in contents.entries)
+    return DataSet(reference, tuple(items), contents.batch)
 
 
 def labelled(recipe: Recipe, items: Sequence[Item], *, held_back: bool) -> list[Item]:

@@ -3,6 +3,7 @@
 TaskError
 ├── BadInput          a source, parameter, recipe, reference or data set is not usable
 ├── ServiceDown       the archive or the tracking server does not answer
+├── BatchesFailed     more batches of a survey failed than the task may go on without
 ├── DiskFull          no space left where the task works or writes
 └── TrainingDiverged  the loss became NaN or infinite
 TaskCancelled         (BaseException) the session was cancelled; the run becomes KILLED
@@ -19,6 +20,10 @@ class TaskError(Exception):
 
 class BadInput(TaskError, ValueError):
     """A source, parameter, recipe, reference or data set is not usable."""
+
+
+class BatchesFailed(TaskError):
+    """More batches of a survey failed than the task may go on without."""
 
 
 class ServiceDown(TaskError, ConnectionError):

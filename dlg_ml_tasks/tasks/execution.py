@@ -27,13 +27,15 @@ import requests
 from mlflow.exceptions import MlflowException
 
 from dlg_ml_tasks.archive import NgasError
+from dlg_ml_tasks.tasks.batches import Lost, refuse_if_too_many
 from dlg_ml_tasks.tasks.environment import SCRATCH, describe_environment, git_commit
-from dlg_ml_tasks.tasks.errors import TaskCancelled, TaskError
+from dlg_ml_tasks.tasks.errors import ServiceDown, TaskCancelled, TaskError
 from dlg_ml_tasks.tasks.explaining import explain
 from dlg_ml_tasks.tasks.fingerprint import fingerprint_of
+from dlg_ml_tasks.tasks.parameters import TaskParams
 from dlg_ml_tasks.tasks.task import Outcome, Task
 from dlg_ml_tasks.tracking import Reference
-from dlg_ml_tasks.tracking.runs import TaskRun, end_run, find_finished
+from dlg_ml_tasks.tracking.runs import TaskRun, find_finished
 from dlg_ml_tasks.tracking.sessions import record_reuse
 
 log = logging.getLogger(__name__)
@@ -41,12 +43,17 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Context:
-    """What a task works with: its MLflow run, an empty scratch folder, its fingerprint, what was resolved beforehand."""
+    """What a task works with: its MLflow run, an empty scratch folder, a folder whose files become artifacts at the end, its
+    fingerprint, what was resolved beforehand, the session it belongs to (if any), and which inputs of it were lost.
+    """
 
     run: TaskRun
     work: Path
+    records: Path
     fingerprint: str
     resolved: Any
+    session: str | None = None
+    lost: tuple[Lost, ...] = ()
 
     def folder(self, name: str) -> Path:
         """A new empty folder in the scratch folder."""
@@ -72,12 +79,16 @@ def execute(
     node: str | None,
     force: bool,
     on_start: Callable[[str], None] | None,
+    lost: Sequence[Lost],
 ) -> Outcome:
     """Run a task; see `Task.run`."""
     node = node or task.name
     work_module = importlib.import_module(task.module)
-    with _explained():
-        checked = task.validate(params)
+    checked = task.validate(params)
+    with _refused(task, checked, inputs, session, node), _explained():
+        if lost:
+            arrived = sum(len(inputs.get(port, ())) for port in {each.port for each in lost})
+            refuse_if_too_many(lost, arrived, getattr(checked, "max_failed_batches", 0), session)
         connected = task.connect(inputs)
         resolved = work_module.resolve(checked, connected)
         code = [work_module.perform, *work_module.uses(checked)]
@@ -87,20 +98,19 @@ def execute(
         started = time.monotonic()
         tags = {"mlflow.source.git.commit": git_commit()}
         run = TaskRun.start(task.name, node, fingerprint, checked.model_dump(mode="json"), inputs, tags, session)
-    with _explained(), _ended(run), _scratch() as work, _logged(run, work):
+    with _explained(), _ended(run), _scratch() as work, _recorded(run, work / "records") as records:
         if on_start:
             on_start(run.run_id)
-        _log_json(run, work / "environment.json", describe_environment())
-        _log_json(
-            run, work / "inputs.json", {port: [ref.model_dump() for ref in refs] for port, refs in inputs.items()}
+        _write_json(records / "environment.json", describe_environment())
+        _write_json(
+            records / "inputs.json", {port: [ref.model_dump() for ref in refs] for port, refs in inputs.items()}
         )
         log.info("%s started, run %s", node, run.run_id)
-        result = work_module.perform(Context(run, work, fingerprint, resolved), checked, **connected)
-        if result.metrics:
-            run.log_metrics(result.metrics)
+        context = Context(run, work, records, fingerprint, resolved, session, tuple(lost))
+        result = work_module.perform(context, checked, **connected)
         log.info("%s finished: %s", node, result.reference.uri)
     with _explained():
-        run.finish(result.reference)
+        run.finish(result.reference, result.metrics)
     return Outcome(result.reference, run.run_id, False, time.monotonic() - started, dict(result.metrics))
 
 
@@ -131,12 +141,29 @@ def _explained() -> Iterator[None]:
 
 
 @contextmanager
+def _refused(
+    task: Task[Any], params: TaskParams, inputs: Mapping[str, Sequence[Reference]], session: str | None, node: str
+) -> Iterator[None]:
+    """A task of a session that cannot start leaves a failed run all the same: that is where people look for the reason."""
+    try:
+        yield
+    except ServiceDown:
+        raise  # the run would go to the server that does not answer
+    except Exception:
+        if session:
+            reason = traceback.format_exc()
+            started = params.model_dump(mode="json")
+            _end_quietly(lambda: TaskRun.start(task.name, node, "", started, inputs, {}, session).fail(reason))
+        raise
+
+
+@contextmanager
 def _ended(run: TaskRun) -> Iterator[None]:
     """Whatever ends the work early ends the run too, with the reason."""
     try:
         yield
     except (TaskCancelled, KeyboardInterrupt):
-        _end_quietly(lambda: end_run(run.run_id, "KILLED"))
+        _end_quietly(run.kill)
         raise
     except BaseException:
         reason = traceback.format_exc()
@@ -159,10 +186,13 @@ def _scratch() -> Iterator[Path]:
 
 
 @contextmanager
-def _logged(run: TaskRun, work: Path) -> Iterator[None]:
-    """Keep this thread's log in a file that becomes an artifact of the run, also when the task fails."""
-    file = work / "task.log"
-    handler = logging.FileHandler(file, encoding="utf-8")
+def _recorded(run: TaskRun, folder: Path) -> Iterator[Path]:
+    """A folder that becomes artifacts of the run, also when the task fails, with this thread's log in it.
+
+    Sent together at the end: small files cost by the piece.
+    """
+    folder.mkdir()
+    handler = logging.FileHandler(folder / "task.log", encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     thread = threading.get_ident()
     handler.addFilter(lambda record: record.thread == thread)
@@ -171,7 +201,7 @@ def _logged(run: TaskRun, work: Path) -> Iterator[None]:
     package.addHandler(handler)
     package.setLevel(min(package.getEffectiveLevel(), logging.INFO))
     try:
-        yield
+        yield folder
     except BaseException:
         log.exception("the task did not finish")
         raise
@@ -180,11 +210,10 @@ def _logged(run: TaskRun, work: Path) -> Iterator[None]:
         package.setLevel(level)
         handler.close()
         try:
-            run.log_file(file)
+            run.log_folder(folder)
         except (MlflowException, NgasError, requests.RequestException) as error:
             log.error("the task's log could not be stored: %s", error)
 
 
-def _log_json(run: TaskRun, file: Path, value: Any) -> None:
+def _write_json(file: Path, value: Any) -> None:
     file.write_text(json.dumps(value, indent=2, sort_keys=True))
-    run.log_file(file)

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from dlg_ml_tasks.tasks.dataset import fetch_items
+from dlg_ml_tasks.tasks.dataset import gather
 from dlg_ml_tasks.tasks.errors import BadInput
 from dlg_ml_tasks.tasks.execution import Context, Result
 from dlg_ml_tasks.tasks.loading import RAW
@@ -44,9 +44,9 @@ def perform(context: Context, params: InferParams, data: Sequence[Reference]) ->
     network = registry.load(reference, context.folder("model")).network
     context.run.set_tags({"dlg_ml.model": reference.uri})
     items = [
-        _with_raw(context, recipe, item, source)
-        for source in data
-        for item in fetch_items([source], context.folder(f"data-{source.digest}"), params.recipe)
+        _with_raw(context, recipe, item, dataset.reference)
+        for dataset in gather(context, "data", data, params)
+        for item in dataset.items
         if not params.held_back_only or item.held_back or not recipe.is_labelled(item)
     ]
     if not items:

@@ -5,18 +5,21 @@ from __future__ import annotations
 import json
 import logging
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import urlsplit
 
 import fsspec
+from pydantic import BaseModel
 
+from dlg_ml_tasks.tasks.batches import BATCH_FILE, Batch, write_batch
 from dlg_ml_tasks.tasks.errors import BadInput
 from dlg_ml_tasks.tasks.execution import Context, Result
 from dlg_ml_tasks.tasks.parameters import LoadRawParams
-from dlg_ml_tasks.tasks.recipe import load_recipe, load_recipe_class
+from dlg_ml_tasks.tasks.recipe import Recipe, load_recipe, load_recipe_class
+from dlg_ml_tasks.tasks.shares import share
 from dlg_ml_tasks.tracking.files import hash_file
 
 RAW = "raw"
@@ -28,24 +31,39 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class _Found:
-    source: str
+class _Listed:
+    """A file of a source before it is looked at; `name` is its path below the source."""
+
+    fs: fsspec.AbstractFileSystem
     path: str
+    name: str
+
+    @property
+    def source(self) -> str:
+        return str(self.fs.unstrip_protocol(self.path))
+
+
+class _Found(BaseModel):
+    """A file of the batch: where it is, its size if known, and what changes with its content."""
+
+    source: str
     name: str
     size: int | None
     state: list[str]
 
 
 def resolve(params: LoadRawParams, inputs: Mapping[str, Any]) -> Any:
-    """What the sources hold now: every file with its size and version. Raises BadInput if a source holds nothing."""
+    """What the batch's part of the sources holds now: every file with its size and version, so that a file that belongs to another
+    batch changes nothing here. Raises BadInput if a source holds nothing.
+    """
+    if params.batches > 1 and params.batch is None:
+        raise BadInput(f"the parameter batch must say which of the {params.batches} batches to load")
+    if params.recipe:
+        load_recipe(params.recipe, params.settings)
     for source in params.sources:
-        if source.startswith(_SAMPLE):
-            if not params.recipe:
-                raise BadInput(f"source {source!r} needs the parameter 'recipe' to say whose sample data it is")
-            load_recipe(params.recipe, params.settings)
-    found = [file for source in _remote(params) for file in _list(source)]
-    _refuse_equal_names(found)
-    return [[file.source, file.name, file.state] for file in found]
+        if source.startswith(_SAMPLE) and not params.recipe:
+            raise BadInput(f"source {source!r} needs the parameter 'recipe' to say whose sample data it is")
+    return [file.model_dump() for file in _find(params)]
 
 
 def uses(params: LoadRawParams) -> Sequence[object]:
@@ -54,7 +72,10 @@ def uses(params: LoadRawParams) -> Sequence[object]:
 
 
 def perform(context: Context, params: LoadRawParams) -> Result:
-    """Copy every source into the archive as the artifact `raw`, with a table of checksums in `sources.json`."""
+    """Copy every file into the archive as the artifact `raw`, with a table of checksums in `sources.json`.
+
+    A batch takes its share of the files only. One without files is stored as such: there may be fewer files tonight than batches.
+    """
     folder = context.folder(RAW)
     table: list[dict[str, Any]] = []
     skipped: dict[str, str] = {}
@@ -62,8 +83,8 @@ def perform(context: Context, params: LoadRawParams) -> Result:
         if source.startswith(_SAMPLE):
             context.run.progress(f"making {source}")
             made = _make_sample(context, params, source.removeprefix(_SAMPLE))
-            table += [_into(folder, path, name, source) for name, path in made]
-    found = [file for source in _remote(params) for file in _list(source)]
+            table += [_into(folder, made[name], name, source) for name in _share(params, made)]
+    found = [_Found.model_validate(each) for each in context.resolved]
     for index, file in enumerate(found, 1):
         context.run.progress(f"file {index}/{len(found)}")
         try:
@@ -74,21 +95,40 @@ def perform(context: Context, params: LoadRawParams) -> Result:
                 raise BadInput(f"cannot load {reason}; mend or remove the file, or set on_error=skip") from error
             log.warning("skipped %s", reason)
             skipped[file.name] = reason
-    if not table:
+    if skipped and not table:
         raise BadInput(f"no file of {params.sources} could be loaded: {skipped}")
-    listing = context.work / "sources.json"
+    if params.batch is not None:
+        write_batch(folder, Batch(number=params.batch, of=params.batches, sources=tuple(params.sources)))
+    listing = context.records / "sources.json"
     listing.write_text(json.dumps({"files": table, "skipped": skipped}, indent=2))
-    context.run.log_file(listing)
     reference = context.run.log_files(folder, RAW, context.fingerprint)
     size = sum(row["size"] for row in table)
     return Result(reference, {"files": len(table), "bytes": size, "skipped": len(skipped)})
 
 
-def _remote(params: LoadRawParams) -> list[str]:
-    return [source for source in params.sources if not source.startswith(_SAMPLE)]
+def _find(params: LoadRawParams) -> list[_Found]:
+    """The files of the batch, apart from sample data. Only these are looked at: every batch of a survey lists all its files."""
+    remote = [source for source in params.sources if not source.startswith(_SAMPLE)]
+    listed: dict[str, _Listed] = {}
+    for file in (file for source in remote for file in _list(source)):
+        if file.name in listed:
+            raise BadInput(
+                f"two sources have the name {file.name!r}: {listed[file.name].source} and {file.source}; load them in two tasks"
+            )
+        if file.name == BATCH_FILE:
+            raise BadInput(f"{file.source} has a name that load_raw uses itself; rename it")
+        listed[file.name] = file
+    return [_describe(listed[name]) for name in _share(params, listed)]
 
 
-def _list(source: str) -> list[_Found]:
+def _share(params: LoadRawParams, names: Iterable[str]) -> list[str]:
+    if params.batch is None:
+        return list(names)
+    recipe = load_recipe_class(params.recipe) if params.recipe else Recipe
+    return share(names, recipe.raw_glob, params.batch, params.batches)
+
+
+def _list(source: str) -> list[_Listed]:
     if urlsplit(source).password:
         shown = source.replace(f":{urlsplit(source).password}@", ":…@")
         raise BadInput(
@@ -101,7 +141,7 @@ def _list(source: str) -> list[_Found]:
     magic = any(character in path for character in "*?[")
     try:
         if magic:
-            paths = sorted(p for p in fs.glob(path) if not fs.isdir(p))
+            paths = sorted(each for each, info in fs.glob(path, detail=True).items() if info["type"] != "directory")
             root = str(PurePosixPath(path[: min(path.index(c) for c in "*?[" if c in path)] + "x").parent)
         elif fs.isdir(path):
             paths, root = sorted(fs.find(path)), path
@@ -113,11 +153,10 @@ def _list(source: str) -> list[_Found]:
         raise BadInput(
             f"source {source!r} holds no file; check the path or pattern, and that the node running the task sees it"
         )
-    return [_describe(fs, each, root) for each in paths]
+    return [_Listed(fs, each, _name_below(root, each)) for each in paths]
 
 
-def _describe(fs: fsspec.AbstractFileSystem, path: str, root: str) -> _Found:
-    info = fs.info(path)
+def _name_below(root: str, path: str) -> str:
     name = (
         str(PurePosixPath(path).relative_to(root))
         if path.startswith(root.rstrip("/") + "/")
@@ -125,18 +164,16 @@ def _describe(fs: fsspec.AbstractFileSystem, path: str, root: str) -> _Found:
     )
     if ".." in PurePosixPath(name).parts or PurePosixPath(name).is_absolute():
         raise BadInput(f"source {path!r} has an unsafe name {name!r}")
+    return name
+
+
+def _describe(file: _Listed) -> _Found:
+    try:
+        info = file.fs.info(file.path)
+    except OSError as error:
+        raise BadInput(f"source {file.source!r} cannot be looked at: {error}") from error
     state = [f"{key}={info[key]}" for key in _STATE_KEYS if info.get(key) is not None]
-    return _Found(fs.unstrip_protocol(path), path, name, info.get("size"), state)
-
-
-def _refuse_equal_names(found: Sequence[_Found]) -> None:
-    seen: dict[str, str] = {}
-    for file in found:
-        if file.name in seen:
-            raise BadInput(
-                f"two sources have the name {file.name!r}: {seen[file.name]} and {file.source}; load them in two tasks"
-            )
-        seen[file.name] = file.source
+    return _Found(source=file.source, name=file.name, size=info.get("size"), state=state)
 
 
 def _copy(file: _Found, folder: Path) -> dict[str, Any]:
@@ -156,10 +193,10 @@ def _copy(file: _Found, folder: Path) -> dict[str, Any]:
     return _row(target, file.name, file.source)
 
 
-def _make_sample(context: Context, params: LoadRawParams, name: str) -> list[tuple[str, Path]]:
+def _make_sample(context: Context, params: LoadRawParams, name: str) -> dict[str, Path]:
     out = context.folder(f"sample-{name}")
     load_recipe(params.recipe, params.settings).sample(name, out, params.seed)
-    return [(path.relative_to(out).as_posix(), path) for path in sorted(out.rglob("*")) if path.is_file()]
+    return {path.relative_to(out).as_posix(): path for path in sorted(out.rglob("*")) if path.is_file()}
 
 
 def _into(folder: Path, path: Path, name: str, source: str) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, field_validator
 
 
 def _from_json(value: object) -> object:
@@ -28,6 +28,8 @@ def _none_from_empty(value: object) -> object:
     return None if value == "" else value
 
 
+OptionalInt = Annotated[int | None, BeforeValidator(_none_from_empty)]
+OptionalFloat = Annotated[float | None, BeforeValidator(_none_from_empty)]
 JsonObject = Annotated[dict[str, Any], BeforeValidator(lambda v: {} if v in ("", None) else _from_json(v))]
 TextList = Annotated[list[str], BeforeValidator(_list_from_text)]
 OnError = Literal["stop", "skip"]
@@ -47,7 +49,11 @@ class LoadRawParams(TaskParams):
         description="Files to load: paths, globs or URLs (file, http, ftp, s3, ngas, ...), or 'sample:NAME' for the recipe's "
         "sample data. A list is written as JSON.",
     )
-    recipe: str = Field("", description="Recipe that makes 'sample:' sources; not needed for others.")
+    recipe: str = Field(
+        "",
+        description="Recipe whose raw files these are. Needed for 'sample:' sources, and with more than one batch, where it says "
+        "which files are raw files and which their companions.",
+    )
     settings: JsonObject = Field(
         default_factory=dict, description="The recipe's settings as a JSON object (for 'sample:' sources)."
     )
@@ -55,6 +61,31 @@ class LoadRawParams(TaskParams):
     on_error: OnError = Field(
         "stop", description="What one unreadable or empty file among many does: stop the task, or skip the file."
     )
+    batches: int = Field(
+        1,
+        ge=1,
+        description="Into how many batches the files are divided, dealt out in turn in the order of their names; in a "
+        "scatter: its number of copies.",
+    )
+    batch: OptionalInt = Field(
+        None,
+        ge=1,
+        description="Which of the batches to load, counted from 1; empty in a scatter: the number of the copy.",
+    )
+
+    @field_validator("batches")
+    @classmethod
+    def _needs_recipe(cls, batches: int, info: ValidationInfo) -> int:
+        if batches > 1 and not info.data.get("recipe"):
+            raise ValueError("with more than one batch, the parameter recipe must say which files are raw files")
+        return batches
+
+    @field_validator("batch")
+    @classmethod
+    def _one_of_the_batches(cls, batch: int | None, info: ValidationInfo) -> int | None:
+        if batch is not None and batch > info.data.get("batches", batch):
+            raise ValueError(f"there are {info.data['batches']} batches")
+        return batch
 
 
 class RecipeParams(TaskParams):
@@ -75,11 +106,18 @@ class PreprocessParams(RecipeParams):
     )
 
 
-OptionalInt = Annotated[int | None, BeforeValidator(_none_from_empty)]
-OptionalFloat = Annotated[float | None, BeforeValidator(_none_from_empty)]
+class GatherParams(RecipeParams):
+    """Parameters shared by the tasks that may take the data of many batches."""
+
+    max_failed_batches: int = Field(
+        0,
+        ge=0,
+        description="Go on with the batches that succeeded where at most this many of a scatter's copies failed; the run then says "
+        "which were left out, and why.",
+    )
 
 
-class TrainParams(RecipeParams):
+class TrainParams(GatherParams):
     """Parameters of train."""
 
     model_name: str = Field(
@@ -105,7 +143,7 @@ class RetrainParams(TrainParams):
     )
 
 
-class PromoteParams(RecipeParams):
+class PromoteParams(GatherParams):
     """Parameters of promote, the gate."""
 
     model_name: str = Field(min_length=1, pattern=r"^[^/:]+$", description="Name of the model in MLflow's registry.")
@@ -114,7 +152,7 @@ class PromoteParams(RecipeParams):
     max_loss: float = Field(0.03, ge=0, description="The challenger may lose at most this much on the earlier data.")
 
 
-class InferParams(RecipeParams):
+class InferParams(GatherParams):
     """Parameters of infer."""
 
     model: str = Field(

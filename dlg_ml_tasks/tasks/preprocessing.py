@@ -9,6 +9,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
+from dlg_ml_tasks.tasks.batches import BATCH_FILE, read_batch
 from dlg_ml_tasks.tasks.dataset import DATA, Contents, Entry, item_folder, write_contents
 from dlg_ml_tasks.tasks.errors import BadInput
 from dlg_ml_tasks.tasks.execution import Context, Result
@@ -31,12 +32,16 @@ def uses(params: PreprocessParams) -> Sequence[object]:
 
 
 def perform(context: Context, params: PreprocessParams, raw: Reference) -> Result:
-    """Preprocess each raw file of the recipe's kind into its own folder of the artifact `data`."""
+    """Preprocess each raw file of the recipe's kind into its own folder of the artifact `data`; a batch without files becomes an
+    empty data set.
+    """
     recipe = load_recipe(params.recipe, params.settings)
     source = download(raw, context.folder("raw"))
+    batch = read_batch(source)
     names = sorted(path.relative_to(source).as_posix() for path in source.rglob("*") if path.is_file())
+    names = [name for name in names if name != BATCH_FILE]
     chosen = [name for name in names if fnmatchcase(Path(name).name, recipe.raw_glob)]
-    if not chosen:
+    if not chosen and (names or batch is None):
         raise BadInput(
             f"{raw.uri} holds no file that matches {recipe.raw_glob!r} of recipe {params.recipe!r}; it holds {names[:5]}"
         )
@@ -58,9 +63,11 @@ def perform(context: Context, params: PreprocessParams, raw: Reference) -> Resul
             continue
         held_back = fnmatchcase(Path(name).name, params.held_back)
         entries.append(Entry(raw=name, raw_sha256=hash_file(source / name), held_back=held_back))
-    if not entries:
+    if skipped and not entries:
         raise BadInput(f"no raw file of {raw.uri} could be preprocessed: {skipped}")
-    contents = Contents(recipe=params.recipe, settings=params.settings, entries=tuple(entries), skipped=skipped)
+    contents = Contents(
+        recipe=params.recipe, settings=params.settings, entries=tuple(entries), skipped=skipped, batch=batch
+    )
     write_contents(dataset, contents)
     reference = context.run.log_files(dataset, DATA, context.fingerprint)
     held = sum(entry.held_back for entry in entries)

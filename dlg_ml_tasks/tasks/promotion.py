@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from dlg_ml_tasks.tasks.dataset import fetch_items, labelled, score
+from dlg_ml_tasks.tasks.dataset import gather, items_of, labelled, score
 from dlg_ml_tasks.tasks.errors import BadInput
 from dlg_ml_tasks.tasks.execution import Context, Result
 from dlg_ml_tasks.tasks.parameters import PromoteParams
@@ -64,8 +64,8 @@ def perform(
         decision = Decision(True, "there was no other champion")
     else:
         parts = {
-            "new": labelled(recipe, fetch_items(data, context.folder("data"), params.recipe), held_back=True),
-            "earlier": labelled(recipe, fetch_items(earlier, context.folder("earlier"), params.recipe), held_back=True),
+            "new": labelled(recipe, items_of(gather(context, "data", data, params)), held_back=True),
+            "earlier": labelled(recipe, items_of(gather(context, "earlier", earlier, params)), held_back=True),
         }
         if not parts["new"]:
             raise BadInput(

@@ -7,7 +7,7 @@ from typing import Any
 
 import lightning as L
 
-from dlg_ml_tasks.tasks.dataset import fetch_items, labelled, score
+from dlg_ml_tasks.tasks.dataset import gather, items_of, labelled, score
 from dlg_ml_tasks.tasks.errors import BadInput
 from dlg_ml_tasks.tasks.execution import Context, Result
 from dlg_ml_tasks.tasks.fitting import fit, plan_from
@@ -49,8 +49,8 @@ def perform(
         raise BadInput(
             f"{base_reference.uri} belongs to recipe {base.recipe['recipe']!r}, this task runs {params.recipe!r}"
         )
-    new = fetch_items(data, context.folder("data"), params.recipe)
-    old = fetch_items(replay, context.folder("replay"), params.recipe)
+    new = items_of(gather(context, "data", data, params))
+    old = items_of(gather(context, "replay", replay, params))
     training = labelled(recipe, new, held_back=False)
     if not training:
         raise BadInput(f"no labelled item to retrain on in {[ref.uri for ref in data]} ({len(new)} items)")

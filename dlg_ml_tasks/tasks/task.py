@@ -5,13 +5,16 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Generic, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 
 from pydantic import ValidationError
 
 from dlg_ml_tasks.tasks.errors import BadInput, describe_validation
 from dlg_ml_tasks.tasks.parameters import TaskParams
 from dlg_ml_tasks.tracking import Reference
+
+if TYPE_CHECKING:
+    from dlg_ml_tasks.tasks.batches import Lost
 
 P = TypeVar("P", bound=TaskParams)
 
@@ -42,7 +45,8 @@ class Outcome:
 class Task(Generic[P]):
     """An atomic task. Running it does the work, or reuses a finished run of the same work, and returns the outcome.
 
-    `module` names the module with the work itself (see `dlg_ml_tasks.tasks.execution`).
+    `module` names the module with the work itself (see `dlg_ml_tasks.tasks.execution`). A task is `light` if it leaves nothing
+    behind in its process that could change the next one's work; light tasks of a session may share one.
     """
 
     name: str
@@ -51,6 +55,7 @@ class Task(Generic[P]):
     output: Port
     description: str
     module: str
+    light: bool = False
 
     def run(
         self,
@@ -61,8 +66,10 @@ class Task(Generic[P]):
         node: str | None = None,
         force: bool = False,
         on_start: Callable[[str], None] | None = None,
+        lost: Sequence[Lost] = (),
     ) -> Outcome:
-        """Run the task on references. `session` groups runs under one parent run; `node` names the run (default: the task's name).
+        """Run the task on references. `session` groups runs under one parent run; `node` names the run (default: the task's name);
+        `lost` are inputs that will not come, which the task goes on without as far as its parameter `max_failed_batches` allows.
 
         A FINISHED run with the same fingerprint is reused unless `force`. `on_start` is told the MLflow run id as soon as there is
         one. Raises TaskError (one line, with the remedy) for what a person can mend; anything else is a bug and leaves with its
@@ -70,7 +77,9 @@ class Task(Generic[P]):
         """
         from dlg_ml_tasks.tasks.execution import execute
 
-        return execute(self, params, inputs or {}, session=session, node=node, force=force, on_start=on_start)
+        return execute(
+            self, params, inputs or {}, session=session, node=node, force=force, on_start=on_start, lost=lost
+        )
 
     def validate(self, params: P | Mapping[str, Any]) -> P:
         """Check parameters; raises BadInput naming each wrong one with its value."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from dlg_ml_tasks.tasks.dataset import fetch_items, labelled, score
+from dlg_ml_tasks.tasks.dataset import gather, items_of, labelled, score
 from dlg_ml_tasks.tasks.errors import BadInput
 from dlg_ml_tasks.tasks.execution import Context, Result
 from dlg_ml_tasks.tasks.fitting import fit, plan_from
@@ -29,7 +29,7 @@ def uses(params: TrainParams) -> Sequence[object]:
 def perform(context: Context, params: TrainParams, data: Sequence[Reference]) -> Result:
     """Train on the labelled items that are not held back; score on those that are."""
     recipe = load_recipe(params.recipe, params.settings)
-    items = fetch_items(data, context.folder("data"), params.recipe)
+    items = items_of(gather(context, "data", data, params))
     training = labelled(recipe, items, held_back=False)
     if not training:
         raise BadInput(

@@ -106,7 +106,8 @@ def end_session(session: str, status: str) -> None:
     for run in _search(client, f"{_of(session)} and tags.`{TASK}` != '' and attributes.status = 'RUNNING'"):
         client.set_terminated(run.info.run_id, "KILLED")
     for run_id in _session_runs(client, session):
-        client.set_terminated(run_id, status)
+        if client.get_run(run_id).info.status != status:  # looking at a session again must not move its end
+            client.set_terminated(run_id, status)
 
 
 def settle_session(session: str, status: str) -> None:

@@ -54,6 +54,8 @@ class Scripted(Recipe):
     metric = "none"
 
     def sample(self, name: str, out: Path, seed: int) -> None:
+        if name.startswith("pid"):
+            logging.getLogger("dlg_ml_tasks.scripted").info("process %d", os.getpid())
         ACTS.get(name, lambda _: None)(out)
         (out / "raw.txt").write_text(f"{name} {seed}")
 

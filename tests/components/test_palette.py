@@ -11,7 +11,7 @@ import pytest
 
 import dlg_ml_tasks.components
 from dlg_ml_tasks.components.palette import build_palette, drop_class, task_of, write_json
-from dlg_ml_tasks.components.parameters import read_parameters
+from dlg_ml_tasks.components.parameters import read_force, read_parameters
 from dlg_ml_tasks.tasks import TASKS
 
 ENGINE_KEYS = {
@@ -99,6 +99,7 @@ def test_the_defaults_are_valid_once_the_required_values_are_given(palette: dict
     values = {name: field["value"] for name, field in _fields(node, "NoPort").items()}
     required = {name: "x" for name, info in task.params.model_fields.items() if info.is_required()}
     assert read_parameters(task, {**values, **required}) == task.params.model_validate(required)
+    assert read_force(values) is False
 
 
 @pytest.mark.parametrize("task", TASKS.values(), ids=list(TASKS))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import uuid
@@ -26,6 +27,7 @@ class Watched:
         self.log: list[str] = []
         self.tracebacks: list[str] = []
         self.stop = lambda: False
+        self.light = False
 
     def run(self, act: str, **params: Any) -> Finished:
         request = {
@@ -35,6 +37,8 @@ class Watched:
             "session": self.session,
             "node": act,
             "force": False,
+            "lost": [],
+            "light": self.light,
         }
         return process.run(
             request, on_log=self.log.append, on_traceback=self.tracebacks.append, cancelled=lambda: self.stop()
@@ -81,6 +85,30 @@ def test_a_bug_is_one_line_and_its_traceback_is_told(watched: Watched) -> None:
     assert "scripted_recipe.py" in watched.tracebacks[0]
 
 
+def test_light_tasks_of_a_session_share_a_process_and_others_have_their_own(watched: Watched) -> None:
+    def pid(act: str) -> str:
+        watched.log.clear()
+        watched.run(act)
+        return next(line for line in watched.log if line.startswith("process "))
+
+    watched.light = True
+    first = pid("pid-1")
+    assert pid("pid-2") == first
+    with pytest.raises(TaskFailed):
+        watched.run("bad")
+    assert pid("pid-3") != first
+    watched.light = False
+    assert len({pid("pid-4"), pid("pid-5"), first}) == 3
+
+
+def test_a_shared_process_that_is_gone_is_replaced(watched: Watched) -> None:
+    watched.light = True
+    watched.run("pid-6")
+    (line,) = [line for line in watched.log if line.startswith("process ")]
+    os.kill(int(line.removeprefix("process ")), signal.SIGKILL)
+    assert watched.run("pid-7").reference
+
+
 def test_a_killed_child_is_a_clear_error_and_its_run_is_killed(
     watched: Watched, fork_server: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -119,7 +147,8 @@ def test_the_child_ends_when_the_node_manager_dies(
         "from dlg_ml_tasks.components import process\n"
         "if __name__ == '__main__':\n"
         "    request = dict(task='load_raw', params=dict(sources='sample:sleep', recipe='scripted_recipe:Scripted'),\n"
-        "                   inputs={}, session='orphan', node='orphan', force=False)\n"
+        "                   inputs={}, lost=[], session='orphan', node='orphan', force=False,\n"
+        "                   light=False)\n"
         "    process.run(request, on_log=lambda line: print(line, flush=True), on_traceback=print, cancelled=lambda: False)\n"
     )
     path = tmp_path / "manager.py"

@@ -10,13 +10,13 @@ from typing import Any
 import pytest
 
 from dlg_ml_tasks.graphs.check import Problem, check
-from dlg_ml_tasks.graphs.document import parameters_of, ports_of, read_graph
+from dlg_ml_tasks.graphs.document import parameters_of, ports_of, read_graph, settle
 from dlg_ml_tasks.graphs.override import override, with_absolute_sources
-from dlg_ml_tasks.graphs.shipped import lifecycle
-from dlg_ml_tasks.graphs.submit import FILE_DROP, new_session_id, translate
+from dlg_ml_tasks.graphs.shipped import lifecycle, survey
+from dlg_ml_tasks.graphs.submit import FILE_DROP, choose_nodes, new_session_id, translate
 from dlg_ml_tasks.tasks import BadInput
 
-LIFECYCLE = lifecycle().build()
+LIFECYCLE = settle(lifecycle().build())
 
 
 @pytest.fixture
@@ -115,6 +115,124 @@ def test_two_tasks_of_one_name_are_refused(graph: dict[str, Any]) -> None:
     assert "2 tasks have this name" in only_problem(graph).reason
 
 
+SURVEY = settle(survey().build())
+
+
+@pytest.fixture
+def scattered() -> dict[str, Any]:
+    return copy.deepcopy(SURVEY)
+
+
+@pytest.mark.parametrize("value", [0, -1, "", "many", 2.5, None, True])
+def test_a_scatter_whose_copies_are_no_number_is_refused(scattered: dict[str, Any], value: object) -> None:
+    parameters_of(node_of(scattered, "batches"))["num_of_copies"]["value"] = value
+    problem = only_problem(scattered)
+    assert problem.node == "batches"
+    assert repr(value) in problem.reason
+
+
+def test_a_scatter_without_copies_is_refused(scattered: dict[str, Any]) -> None:
+    node_of(scattered, "batches")["fields"].clear()
+    assert "no parameter num_of_copies" in only_problem(scattered).reason
+
+
+def test_batches_that_are_not_the_copies_are_refused(scattered: dict[str, Any]) -> None:
+    parameters_of(node_of(scattered, "load_raw"))["batches"]["value"] = 4
+    assert only_problem(scattered).reason.startswith("batches=4, but scatter 'batches' makes num_of_copies=3")
+
+
+def test_a_batch_that_is_the_same_in_every_copy_is_refused(scattered: dict[str, Any]) -> None:
+    parameters_of(node_of(scattered, "load_raw"))["batch"]["value"] = 2
+    assert "same files in every copy" in only_problem(scattered).reason
+
+
+def test_batches_without_a_scatter_are_refused(graph: dict[str, Any]) -> None:
+    parameters_of(node_of(graph, "load-raw-A"))["batches"]["value"] = 4
+    assert "does not stand in a scatter" in only_problem(graph).reason
+
+
+def test_a_single_batch_may_be_loaded_without_a_scatter(graph: dict[str, Any]) -> None:
+    fields = parameters_of(node_of(graph, "load-raw-A"))
+    fields["batches"]["value"], fields["batch"]["value"] = 4, 2
+    assert check(graph) == []
+
+
+@pytest.mark.parametrize("category", ["Loop", "Gather", "GroupBy", "MKN", "SubGraph", "Service"])
+def test_a_task_in_another_construct_is_refused_with_what_to_do(scattered: dict[str, Any], category: str) -> None:
+    node_of(scattered, "batches")["category"] = category
+    problems = [each for each in check(scattered) if each.node == "load_raw"]
+    assert any(f"cannot stand in a {category}" in each.reason for each in problems)
+
+
+def test_an_unknown_construct_is_refused(scattered: dict[str, Any]) -> None:
+    node_of(scattered, "batches")["category"] = "Sprinkle"
+    assert "unknown construct 'Sprinkle'" in check(scattered)[0].reason
+
+
+def test_a_construct_that_is_gone_is_named(scattered: dict[str, Any]) -> None:
+    scattered["nodeDataArray"].remove(node_of(scattered, "batches"))
+    assert all("construct that does not exist" in each.reason for each in check(scattered) if each.node == "preprocess")
+
+
+def test_a_scatter_within_a_scatter_is_refused(scattered: dict[str, Any]) -> None:
+    outer = {**copy.deepcopy(node_of(scattered, "batches")), "id": "outer", "name": "outer"}
+    scattered["nodeDataArray"].append(outer)
+    node_of(scattered, "batches")["parentId"] = "outer"
+    assert {each.node for each in check(scattered)} == {"load_raw", "preprocess"}
+
+
+def test_gathering_into_a_port_for_one_is_refused(scattered: dict[str, Any]) -> None:
+    for name in ("preprocess", "data"):
+        del node_of(scattered, name)["parentId"]
+    problem = only_problem(scattered)
+    assert (problem.node, "takes one input" in problem.reason) == ("preprocess", True)
+
+
+def test_links_between_scatters_are_refused(scattered: dict[str, Any]) -> None:
+    scattered["nodeDataArray"].append({**copy.deepcopy(node_of(scattered, "batches")), "id": "two", "name": "two"})
+    for name in ("preprocess", "data"):
+        node_of(scattered, name)["parentId"] = "two"
+    assert any("stands in another scatter" in each.reason for each in check(scattered))
+
+
+def test_a_configuration_that_sets_what_is_not_there_is_refused() -> None:
+    graph = survey().build()
+    [configuration] = graph["graphConfigurations"].values()
+    configuration["nodes"]["gone"] = {"fields": {"x": {"value": 1}}}
+    load = node_of(graph, "load_raw")["id"]
+    configuration["nodes"][load]["fields"]["old"] = {"value": 1}
+    assert [str(each) for each in check(graph)] == [
+        "configuration: it sets field 'old' of 'load_raw', which does not exist; remove it in EAGLE",
+        "configuration: it sets node 'gone', which does not exist; remove it in EAGLE",
+    ]
+
+
+def test_an_active_configuration_that_does_not_exist_is_refused() -> None:
+    assert "'other' does not exist" in only_problem({**survey().build(), "activeGraphConfigId": "other"}).reason
+
+
+def test_a_wrong_value_in_the_configuration_is_found() -> None:
+    graph = survey().build()
+    [configuration] = graph["graphConfigurations"].values()
+    train = node_of(graph, "train")
+    field = parameters_of(train)["max_failed_batches"]["id"]
+    configuration["nodes"][train["id"]]["fields"][field]["value"] = -1
+    assert "max_failed_batches" in only_problem(graph).reason
+
+
+def test_an_override_wins_over_the_configuration() -> None:
+    changed = override(survey().build(), ["recipe=digits"])
+    drops = translate(changed, "sid", ["127.0.0.1:8000:5555:6666"])
+    assert {drop["recipe"] for drop in drops if "recipe" in drop} == {"digits"}
+
+
+@pytest.mark.parametrize("setting", ["batches=8", "load_raw.batches=8", "batches.num_of_copies=8"])
+def test_the_number_of_batches_is_set_in_one_place(setting: str) -> None:
+    changed = override(survey().build(), [setting])
+    assert check(changed) == []
+    assert len([d for d in translate(changed, "sid", ["127.0.0.1:8000:5555:6666"]) if d["name"] == "load_raw"]) == 8
+
+
 @pytest.mark.parametrize(
     ("text", "reason"),
     [("{", "not JSON"), ("[]", "no nodeDataArray"), ('{"nodes": {}}', "schema V4"), (None, "No such file")],
@@ -166,9 +284,9 @@ def test_a_bad_override_is_found_by_the_check(graph: dict[str, Any]) -> None:
     assert "learning_rate" in only_problem(override(graph, ["train.learning_rate=fast"])).reason
 
 
-def test_a_graph_cannot_be_placed_on_no_node(graph: dict[str, Any]) -> None:
+def test_a_graph_cannot_be_placed_on_no_node() -> None:
     with pytest.raises(BadInput, match="no node manager"):
-        translate(graph, "sid", [])
+        choose_nodes([], None)
 
 
 def test_translation_leaves_the_graph_alone_and_no_reproducibility_data_in(graph: dict[str, Any]) -> None:

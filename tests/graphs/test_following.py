@@ -14,6 +14,7 @@ import psutil
 import pytest
 
 from dlg_ml_tasks.graphs.build import GraphBuilder
+from dlg_ml_tasks.graphs.document import settle
 from dlg_ml_tasks.graphs.errors import EngineError, EngineRefused, EngineUnreachable
 from dlg_ml_tasks.graphs.follow import TaskSnapshot, cancel, follow
 from dlg_ml_tasks.graphs.island import Island
@@ -36,7 +37,7 @@ def graph_of(*acts: str) -> dict[str, Any]:
     for act in acts:
         raw = graph.task("load_raw", name=f"load-{act}", sources=f"sample:{act}", recipe=RECIPE)
         graph.link(raw, graph.task("preprocess", name=f"preprocess-{act}", recipe=RECIPE), port="raw")
-    return graph.build()
+    return settle(graph.build())
 
 
 def states(tasks: tuple[TaskSnapshot, ...]) -> dict[str, str]:

@@ -12,6 +12,9 @@ import pytest
 
 Command = Callable[..., "subprocess.CompletedProcess[str]"]
 
+SCRIPTED = Path(__file__).parents[1] / "components"
+"""Folder of the recipe whose samples succeed, fail or sleep as their name says; the node managers must find it, too."""
+
 
 @pytest.fixture(scope="session")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -24,6 +27,7 @@ def command(home: Path, tmp_path_factory: pytest.TempPathFactory) -> Command:
     folder = tmp_path_factory.mktemp("cwd")
     environment = {k: v for k, v in os.environ.items() if not k.startswith(("DLG_ML", "MLFLOW_TRACKING"))}
     environment |= {"DLG_ML_HOME": str(home), "COLUMNS": "200", "NO_COLOR": "1"}
+    environment["PYTHONPATH"] = os.pathsep.join(filter(None, (str(SCRIPTED), os.environ.get("PYTHONPATH"))))
 
     def run(*arguments: str, check: bool = True, cwd: Path = folder) -> subprocess.CompletedProcess[str]:
         done = subprocess.run(

@@ -13,6 +13,9 @@ import psutil
 import pytest
 import requests
 
+from dlg_ml_tasks.graphs.document import read_graph
+from dlg_ml_tasks.graphs.override import override
+
 pytestmark = pytest.mark.integration
 
 GRAPHS = Path(__file__).parents[2] / "graphs"
@@ -88,11 +91,7 @@ def test_a_wrong_graph_is_refused_before_anything_is_deployed(stack) -> None:
 def test_the_translators_page_deploys_a_shipped_graph(stack, home) -> None:
     services = {each["name"]: each for each in json.loads((home / "stack.json").read_text())["services"]}
     translator, island = services["translator"]["url"].rstrip("/"), services["island"]
-    graph = json.loads((GRAPHS / "load_preprocess.graph").read_text())
-    for node in graph["nodeDataArray"]:
-        for field in node["fields"]:
-            if field["name"] == "recipe":
-                field["value"] = "digits"
+    graph = override(read_graph(GRAPHS / "load_preprocess.graph"), ["recipe=digits"])
     form = {
         "json_data": json.dumps(graph),
         "lg_name": "load_preprocess.graph",

@@ -165,7 +165,7 @@ def test_two_starts_at_once_make_one_stack(home: Path, running: StackState) -> N
     with ThreadPoolExecutor(2) as pool:
         calls = [pool.submit(up, home, healthy_within_s=BUSY_MACHINE_S) for _ in range(2)]
     assert calls[0].result() == calls[1].result() == load_state(home)
-    assert len([p for p in processes_of(home) if "tm" in p.cmdline()]) == 1
+    assert len([p for p in processes_of(home) if "dlg_ml_tasks.components.translator" in p.cmdline()]) == 1
 
 
 def test_a_service_that_hangs_is_named_and_the_others_go_on(home: Path, running: StackState) -> None:

@@ -74,6 +74,20 @@ def test_no_two_services_get_one_port(
     assert len(set(chosen)) == len(Ports.model_fields)
 
 
+def test_further_node_managers_get_ports_of_their_own_which_are_remembered(tmp_path: Path) -> None:
+    chosen = choose_ports(tmp_path, {}, archive_is_fixed=False, nodes=3)
+    assert len(set(chosen.model_dump().values())) == len(Ports.model_fields) + 6
+    assert choose_ports(tmp_path, {}, archive_is_fixed=False, nodes=3) == chosen
+    fewer = choose_ports(tmp_path, {"node-3": chosen.of("node-3")["node-3"]}, archive_is_fixed=False, nodes=2)
+    assert "node-3" not in fewer.model_dump()
+    assert fewer.of("rpc-2") == chosen.of("rpc-2")
+
+
+def test_a_role_that_no_service_has_is_refused() -> None:
+    with pytest.raises(ValueError, match="there is no role 'ngsa'"):
+        Ports.model_validate({"ngsa": 7778})
+
+
 def test_a_broken_record_of_ports_is_an_error_because_the_archives_address_must_not_be_guessed(tmp_path: Path) -> None:
     (tmp_path / "ports.json").write_text('{"ngas": 0}')
     with pytest.raises(StackError, match=r"ports\.json"):

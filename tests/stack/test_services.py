@@ -23,9 +23,22 @@ def test_every_service_is_told_its_ports_and_the_loopback_address(name: str) -> 
     assert {str(port) for port in named(name, {}).ports.values()} <= set(command)
 
 
-def test_every_role_belongs_to_exactly_one_service() -> None:
-    roles = [role for service in services(Path("/h"), PORTS, {}) for role in service.ports]
-    assert sorted(roles) == sorted(Ports.model_fields)
+@pytest.mark.parametrize("nodes", [1, 3])
+def test_every_role_belongs_to_exactly_one_service(nodes: int) -> None:
+    ports = Ports.usual(nodes)
+    roles = [role for service in services(Path("/h"), ports, {}, nodes=nodes) for role in service.ports]
+    assert sorted(roles) == sorted(ports.model_dump())
+
+
+def test_the_island_knows_every_node_manager_and_each_has_a_root_of_its_own() -> None:
+    found = {service.name: service for service in services(Path("/h"), Ports.usual(3), {}, nodes=3)}
+    assert list(found) == ["ngas", "mlflow", "node", "node-2", "node-3", "island", "translator"]
+    command = found["island"].command
+    assert command[command.index("-N") + 1] == (
+        "127.0.0.1:8000:5555:6666,127.0.0.1:8010:5556:6667,127.0.0.1:8020:5557:6668"
+    )
+    roots = {found[name].environment["DLG_ROOT"] for name in ("node", "node-2", "node-3")}
+    assert roots == {"/h/dlg", "/h/dlg-2", "/h/dlg-3"}
 
 
 def test_a_service_says_which_other_ports_it_was_told() -> None:

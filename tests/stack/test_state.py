@@ -40,6 +40,15 @@ def test_a_service_replaces_the_older_one_of_its_name(tmp_path: Path) -> None:
     assert changed.ports == {"ngas": 2}
 
 
+def test_node_managers_are_counted_and_kept_in_their_order(tmp_path: Path) -> None:
+    names = ("island", "node-10", "node-2", "node")
+    state = StackState(home=tmp_path)
+    for name in names:
+        state = state.with_service(service(name))
+    assert [each.name for each in state.services] == ["node", "node-2", "node-10", "island"]
+    assert state.nodes == 3
+
+
 def test_a_broken_record_is_named_and_not_taken_for_an_empty_one(tmp_path: Path) -> None:
     (tmp_path / "stack.json").write_text('{"home": "/x", "services": [{"pid"')
     with pytest.raises(StackError, match=r"stack\.json"):
