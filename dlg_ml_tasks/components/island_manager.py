@@ -49,7 +49,14 @@ def main(arguments: list[str]) -> None:
             if origin in origins:
                 bottle.response.headers["Access-Control-Allow-Origin"] = origin
 
-    # The engine's command has no option for the class.
+    class QuickIslandManager(cmdline.DataIslandManager):  # type: ignore[misc]  # the engine is untyped
+        """The engine's island manager, except that no call waits longer for an absent node than --dmCheckTimeout says."""
+
+        def check_dm(self, host: Any, port: int | None = None, timeout: float = 10) -> bool:
+            return bool(super().check_dm(host, port, min(timeout, self._dmCheckTimeout)))
+
+    # The engine's command has no option for the classes.
+    cmdline.DataIslandManager = QuickIslandManager
     cmdline.CompositeManagerRestServer = GuardedRestServer
     cmdline.dlgDIM(optparse.OptionParser(description="DALiuGE data island manager"), engines)
 

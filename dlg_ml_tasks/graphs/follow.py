@@ -133,6 +133,7 @@ class _Watch:
         self._answered = time.monotonic()
         self._heard: dict[str, float] = {}
         self._graph: DeployedGraph | None = None
+        self._hosts: frozenset[str] = frozenset()
         self._drops: dict[str, Mapping[str, int]] = {}
         self._given_up = False
 
@@ -153,6 +154,9 @@ class _Watch:
         lost = self._lost(states)
         if self._graph is None and self._is_deployed(states):
             self._graph = DeployedGraph(self._island.graph(self._session))
+            # Of a node that was silent already the graph tells nothing; it must be taken to hold a part.
+            self._hosts = self._graph.hosts | states.silent
+            lost = self._lost(states)
         if lost:
             self._give_up()
             # What ran on a lost node runs no more; the rest of what it said still holds.
@@ -178,7 +182,7 @@ class _Watch:
         now = time.monotonic()
         self._heard |= dict.fromkeys((*states.states, *states.forgotten), now)
         silent = {node for node in states.silent if now - self._heard.setdefault(node, now) >= self._silent_after}
-        return frozenset((states.forgotten | silent) & (self._graph.hosts if self._graph else frozenset()))
+        return frozenset((states.forgotten | silent) & self._hosts)
 
     def _give_up(self) -> None:
         """Cancel what is left: without the lost part the graph cannot be completed, and its tasks would wait for ever."""

@@ -38,7 +38,8 @@ class NodeStates:
 class Island:
     """A data island manager at ``host:port``. Every method raises EngineUnreachable or EngineRefused."""
 
-    def __init__(self, address: str, timeout: float = 10) -> None:
+    def __init__(self, address: str, timeout: float = 30) -> None:
+        # An island manager of the engine waits 10 s for a node manager that is not there before it answers.
         host, _, port = address.rpartition(":")
         if not host or not port.isdigit():
             raise EngineError(

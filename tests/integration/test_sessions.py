@@ -279,11 +279,15 @@ def test_a_session_ends_when_one_of_its_node_managers_dies(cluster: Cluster, act
 
 def test_without_mlflow_nothing_is_deployed(cluster: Cluster, acts: Callable[..., Path]) -> None:
     before = set(cluster.island.sessions())
-    os.kill(cluster.service("mlflow").pid, signal.SIGSTOP)
+    server = psutil.Process(cluster.service("mlflow").pid)
+    family = [server, *server.children(recursive=True)]
+    for process in family:
+        process.suspend()
     try:
         refused = cluster.command("run", str(acts("never")), check=False)
     finally:
-        os.kill(cluster.service("mlflow").pid, signal.SIGCONT)
+        for process in family:
+            process.resume()
     assert refused.returncode == 1
     assert "tracking server" in refused.stderr
     assert set(cluster.island.sessions()) == before
