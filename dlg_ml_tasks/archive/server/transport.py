@@ -265,7 +265,10 @@ class _Connection(web.RequestHandler):
         exc: BaseException | None = None,
         message: str | None = None,
     ) -> web.StreamResponse:
-        """The reply to a request that the parser refused. The only other error that reaches aiohttp is one of sending."""
+        """The reply to a request that the parser refused. The only other errors that reach aiohttp are those of sending."""
+        if isinstance(exc, ConnectionResetError):
+            # There is nobody to answer: who reads a part of a file, or is told of an overload, ends like this every time.
+            raise exc
         if request.writer.output_size:
             # A reply has begun: the client would take anything sent now for the bytes that are missing of it.
             logger.error("The reply to %s is broken off", request.path, exc_info=exc)
