@@ -23,9 +23,8 @@ demo: setup
 browser:
 	bash scripts/browser.sh
 
-# Two at a time: many tests wait for a disk or a server. tests/conftest.py keeps together what shares one.
 test: check browser
-	$(BIN)/pytest -n 2 --dist loadgroup
+	$(BIN)/pytest
 
 check: setup
 	$(BIN)/ruff check .

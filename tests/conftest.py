@@ -15,18 +15,6 @@ os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
 os.environ["MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR"] = "false"
 
 
-# The rooms whose tests start whole stacks: one at a time, for their ports and for the memory.
-STACKS = ("stack", "integration")
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Where tests are spread over processes, those of one file stay together, for what they share is made once."""
-    here = Path(__file__).parent
-    for item in items:
-        path = item.path.relative_to(here)
-        item.add_marker(pytest.mark.xdist_group("stacks" if path.parts[0] in STACKS else str(path)))
-
-
 @pytest.fixture(scope="session")
 def archive(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """URL of an embedded archive that lives as long as the test session."""
