@@ -58,8 +58,7 @@ def list_copies(json: Json = False) -> None:
             table.add_row(
                 f"{copy.answer.size:,}", f"{copy.fetched:%Y-%m-%d %H:%M}", f"{copy.used:%Y-%m-%d %H:%M}", copy.url
             )
-        # Who pipes the list into another program wants whole URLs.
-        console.print(table, width=None if console.is_terminal else 10_000, crop=False)
+        console.print(table)
     console.print(
         f"{len(copies)} files, {decimal(total)} of {decimal(store.limit)}, in {store.folder}",
         highlight=False,

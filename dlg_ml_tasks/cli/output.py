@@ -15,7 +15,8 @@ from dlg_ml_tasks.stack import StackError
 from dlg_ml_tasks.tasks import TaskError
 from dlg_ml_tasks.tracking.errors import ContentChanged, TrackingUnreachable, UnknownModel
 
-console = Console()
+# Who pipes a table into another program wants whole lines, not those of an imagined terminal.
+console = Console(width=None if sys.stdout.isatty() else 1000)
 errors = Console(stderr=True)
 
 
