@@ -182,7 +182,8 @@ class _Child:
                     yield json.loads(self._pipe.recv_bytes())
                 except (EOFError, ConnectionResetError):
                     return
-            elif self.has_ended():
+            elif self.has_ended() and not self._pipe.poll():
+                # Asked again, because what it said last, perhaps the id of its run, may have come since.
                 return
             if self.stop_deadline is None and must_stop():
                 self._process.terminate()
