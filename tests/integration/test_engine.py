@@ -135,15 +135,16 @@ def test_bad_usage_ends_with_one_line_and_a_code(stack, tmp_path) -> None:
 def test_the_archive_is_reached_by_url(stack, home, tmp_path) -> None:
     services = {each["name"]: each for each in json.loads((home / "stack.json").read_text())["services"]}
     url = f"ngas://127.0.0.1:{services['ngas']['ports']['ngas']}/by-hand"
-    (tmp_path / "x.txt").write_text("hello")
+    text = "hello" * 20_000  # more than what the embedded server keeps in its catalogue
+    (tmp_path / "x.txt").write_text(text)
     stack("ngas", "put", str(tmp_path / "x.txt"), f"{url}/x.txt")
     assert "x.txt" in stack("ngas", "ls", url).stdout
     stack("ngas", "get", f"{url}/x.txt", str(tmp_path / "y.txt"))
-    assert (tmp_path / "y.txt").read_text() == "hello"
+    assert (tmp_path / "y.txt").read_text() == text
     assert "1 of 1" in stack("ngas", "check", url).stdout
-    [stored] = [path for path in (home / "ngas").rglob("*") if path.is_file() and path.read_bytes() == b"hello"]
+    [stored] = [path for path in (home / "ngas").rglob("*") if path.is_file() and path.read_bytes() == text.encode()]
     stored.chmod(0o644)
-    stored.write_bytes(b"jello")
+    stored.write_bytes(b"j" + text.encode()[1:])
     damaged = stack("ngas", "check", url, check=False)
     assert damaged.returncode == 1
     assert "damaged: /by-hand/x.txt" in damaged.stdout
