@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import requests
@@ -16,7 +16,7 @@ from rich.text import Text
 from dlg_ml_tasks import stack
 from dlg_ml_tasks.cli.output import console, errors
 from dlg_ml_tasks.cli.tasks import use_tracking_server
-from dlg_ml_tasks.graphs.follow import SessionResult, cancel, follow
+from dlg_ml_tasks.graphs.follow import SessionResult, cancel, follow, observe
 from dlg_ml_tasks.graphs.island import Island
 from dlg_ml_tasks.graphs.snapshot import TaskSnapshot
 from dlg_ml_tasks.graphs.submit import new_session_id, submit
@@ -85,6 +85,10 @@ def watch(session: str, *, asks: bool = False) -> SessionResult:
         while True:
             try:
                 result = watched()
+                if result.ok:
+                    # MLflow is asked now and then only; how it ended, and what was reused, is to be seen at once.
+                    result = replace(result, tasks=observe(island, session, enrich=Known().ask)[0])
+                    show(result.tasks)
                 break
             except KeyboardInterrupt:
                 live.stop()
