@@ -17,6 +17,7 @@ import torch
 from dlg_ml_tasks.recipes.rfi import Rfi
 from dlg_ml_tasks.recipes.rfi.crops import Crop
 from dlg_ml_tasks.recipes.rfi.network import UNet
+from dlg_ml_tasks.recipes.rfi.precision import convolution_precision
 from dlg_ml_tasks.recipes.rfi.settings import RfiSettings
 from dlg_ml_tasks.recipes.rfi.training import RfiModule
 from dlg_ml_tasks.tasks.errors import BadInput
@@ -194,14 +195,23 @@ def test_folding_the_normalisation_changes_nothing(rfi: Rfi, train_item: Item, t
 
 
 def test_bfloat16_can_be_asked_for_and_gives_similar_log_odds(train_item: Item) -> None:
-    from dlg_ml_tasks.recipes.rfi.precision import convolution_precision
-
     network = Rfi(RfiSettings()).module(PLAN).network.eval()
     given = torch.randn((1, 2, 16, 32), generator=torch.Generator().manual_seed(0))
+    assert_similar_in_bfloat16(network, given)
+
+
+def test_an_exported_network_runs_in_bfloat16_too(tmp_path: Path) -> None:
+    network = Rfi(RfiSettings()).module(PLAN).network.eval()
+    given = torch.randn((2, 2, 16, 32), generator=torch.Generator().manual_seed(0)).half()
+    batch = torch.export.Dim("batch", min=1, max=1024)
+    torch.export.save(torch.export.export(network, (given,), dynamic_shapes=({0: batch},)), tmp_path / "network.pt2")
+    assert_similar_in_bfloat16(torch.export.load(tmp_path / "network.pt2").module(), given[:1])
+
+
+def assert_similar_in_bfloat16(network: torch.nn.Module, given: torch.Tensor) -> None:
     with torch.inference_mode():
         exact = network(given)
         with convolution_precision("bfloat16", "cpu"):
             rough = network(given)
-    assert rough.dtype == torch.float32
-    assert not torch.equal(rough, exact)
-    torch.testing.assert_close(rough, exact, rtol=0.05, atol=0.05)
+    assert (exact.dtype, rough.dtype) == (torch.float32, torch.bfloat16)
+    torch.testing.assert_close(rough.float(), exact, rtol=0.05, atol=0.05)

@@ -84,7 +84,9 @@ def _second_difference(parts: Tensor, dim: int) -> Tensor:
 class UNet(nn.Module):
     """Three halvings of the resolution, 8 to 64 channels, 113 329 parameters.
 
-    Takes whitened visibilities (N, 2, T, F), T a multiple of 8 and F of 16, float16 or float32; returns log-odds float32 (N, T, F).
+    Takes whitened visibilities (N, 2, T, F), T a multiple of 8 and F of 16, float16 or float32; returns log-odds (N, T, F),
+    float32, or bfloat16 where the caller has convolutions run in it. Callers convert: a conversion in here would be exported
+    together with an assertion that its argument is float32, and the exported network would refuse to run in bfloat16.
     """
 
     def __init__(self, base: int = 8, depth: int = 3) -> None:
@@ -108,4 +110,4 @@ class UNet(nn.Module):
             x = F.interpolate(reduce(x), scale_factor=2.0, mode="nearest")
             x = pair(torch.cat([skips.pop(), x], dim=1))
         logits: Tensor = self.head(x)[:, 0]
-        return logits.float()
+        return logits

@@ -37,7 +37,7 @@ class RfiModule(L.LightningModule):  # type: ignore[misc]
         whitened, truth = batch
         with convolution_precision(self.precision, whitened.device.type):
             logits = self.network(whitened)
-        loss = F.binary_cross_entropy_with_logits(logits, truth)
+        loss = F.binary_cross_entropy_with_logits(logits.float(), truth)
         self.log("train_loss", loss, prog_bar=True)
         return loss
 
