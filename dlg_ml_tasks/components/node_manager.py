@@ -6,16 +6,24 @@ engine is imported by `main` only.
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import Any
 
 from dlg_ml_tasks.components import process
 
+_RANKS = ("RANK", "LOCAL_RANK", "SLURM_PROCID", "JSM_NAMESPACE_RANK")
+"""Where Lightning looks for the number of its process among those that train together."""
+
 
 def main(arguments: list[str]) -> None:
     """Run a node manager until it gets SIGTERM or SIGINT. Running tasks are then stopped."""
+    for rank in _RANKS:
+        # It is the node manager's among its like. A task trains alone, and its random numbers depend on this one.
+        os.environ.pop(rank, None)
     process.start_server()
 
+    import logging
     import optparse
 
     # First of all: only loggers made after it mark their records with the running drop, and without the mark the engine's own
@@ -32,6 +40,8 @@ def main(arguments: list[str]) -> None:
         return session.sessionId if session else ""
 
     logs = DropLogs(current_session)
+    # The engine calls each link to another node an error, of which a graph cut in two may have thousands.
+    logging.getLogger("dlg.dlg.graph_loader").addFilter(lambda record: record.msg != "OID: %s not found!")
 
     class TaskNodeManager(cmdline.NodeManager):  # type: ignore[misc]  # the engine is untyped
         """The engine's node manager, except that it forgets no drops but all of a session that is removed, tells MLflow when a
