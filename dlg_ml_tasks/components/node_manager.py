@@ -34,6 +34,7 @@ def main(arguments: list[str]) -> None:
 
     from dlg_ml_tasks.components.drop_logs import DropLogs
     from dlg_ml_tasks.components.session_ends import SessionEnds
+    from dlg_ml_tasks.components.unknown import mark_unknown
 
     def current_session() -> str:
         session = getattr(track_current_session.tlocal, "session", None)
@@ -44,8 +45,8 @@ def main(arguments: list[str]) -> None:
     logging.getLogger("dlg.dlg.graph_loader").addFilter(lambda record: record.msg != "OID: %s not found!")
 
     class TaskNodeManager(cmdline.NodeManager):  # type: ignore[misc]  # the engine is untyped
-        """The engine's node manager, except that it forgets no drops but all of a session that is removed, tells MLflow when a
-        session has ended, and at its end stops running tasks instead of waiting for them for hours.
+        """The engine's node manager, except that it forgets no drops but all of a session that is removed, says what is wrong with
+        a graph, tells MLflow when a session has ended, and at its end stops running tasks instead of waiting for them for hours.
         """
 
         def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -56,6 +57,10 @@ def main(arguments: list[str]) -> None:
             self._dlm.deleteLostDrops = lambda: None
             self._ends = SessionEnds(lambda: dict(self.sessions), process.settle_session, on_end=logs.rest)
             self._ends.start()
+
+        def addGraphSpec(self, sessionId: str, graphSpec: list[dict[str, Any]]) -> None:  # noqa: N802, N803
+            mark_unknown(graphSpec)
+            super().addGraphSpec(sessionId, graphSpec)
 
         def destroySession(self, sessionId: str) -> None:  # noqa: N802, N803  # the engine's names
             super().destroySession(sessionId)
