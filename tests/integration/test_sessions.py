@@ -199,6 +199,10 @@ def test_a_cancelled_training_stops_on_each_node_and_leaves_nothing_visible(clus
         assert follow(cluster.island, session).cancelled
         assert eventually(lambda session=session: cluster.status(session) == "KILLED")
         assert cluster.run_status(session, "train") == "KILLED"
+        run = cluster.run_of(session, "train")
+        assert run is not None
+        logged = cluster.mlflow.search_logged_models([run.info.experiment_id])
+        assert run.info.run_id not in {model.source_run_id for model in logged}
     assert [model.name for model in cluster.mlflow.search_registered_models() if model.name.startswith("cut")] == []
 
 
