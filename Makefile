@@ -24,7 +24,7 @@ browser:
 	bash scripts/browser.sh
 
 test: check browser
-	$(BIN)/pytest
+	$(BIN)/pytest -n 2 --dist loadgroup
 
 check: setup
 	$(BIN)/ruff check .

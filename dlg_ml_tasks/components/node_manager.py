@@ -6,16 +6,24 @@ engine is imported by `main` only.
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import Any
 
 from dlg_ml_tasks.components import process
 
+_RANKS = ("RANK", "LOCAL_RANK", "SLURM_PROCID", "JSM_NAMESPACE_RANK")
+"""Where Lightning looks for the number of its process among those that train together."""
+
 
 def main(arguments: list[str]) -> None:
     """Run a node manager until it gets SIGTERM or SIGINT. Running tasks are then stopped."""
+    for rank in _RANKS:
+        # It is the node manager's among its like. A task trains alone, and its random numbers depend on this one.
+        os.environ.pop(rank, None)
     process.start_server()
 
+    import logging
     import optparse
 
     # First of all: only loggers made after it mark their records with the running drop, and without the mark the engine's own
@@ -26,16 +34,19 @@ def main(arguments: list[str]) -> None:
 
     from dlg_ml_tasks.components.drop_logs import DropLogs
     from dlg_ml_tasks.components.session_ends import SessionEnds
+    from dlg_ml_tasks.components.unknown import mark_unknown
 
     def current_session() -> str:
         session = getattr(track_current_session.tlocal, "session", None)
         return session.sessionId if session else ""
 
     logs = DropLogs(current_session)
+    # The engine calls each link to another node an error, of which a graph cut in two may have thousands.
+    logging.getLogger("dlg.dlg.graph_loader").addFilter(lambda record: record.msg != "OID: %s not found!")
 
     class TaskNodeManager(cmdline.NodeManager):  # type: ignore[misc]  # the engine is untyped
-        """The engine's node manager, except that it forgets no drops but all of a session that is removed, tells MLflow when a
-        session has ended, and at its end stops running tasks instead of waiting for them for hours.
+        """The engine's node manager, except that it forgets no drops but all of a session that is removed, says what is wrong with
+        a graph, tells MLflow when a session has ended, and at its end stops running tasks instead of waiting for them for hours.
         """
 
         def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -46,6 +57,10 @@ def main(arguments: list[str]) -> None:
             self._dlm.deleteLostDrops = lambda: None
             self._ends = SessionEnds(lambda: dict(self.sessions), process.settle_session, on_end=logs.rest)
             self._ends.start()
+
+        def addGraphSpec(self, sessionId: str, graphSpec: list[dict[str, Any]]) -> None:  # noqa: N802, N803
+            mark_unknown(graphSpec)
+            super().addGraphSpec(sessionId, graphSpec)
 
         def destroySession(self, sessionId: str) -> None:  # noqa: N802, N803  # the engine's names
             super().destroySession(sessionId)

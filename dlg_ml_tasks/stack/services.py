@@ -128,8 +128,6 @@ def _node(home: Path, ports: Ports, base: Mapping[str, str], number: int, nodes:
         ),
         # Tasks run in this process's children.
         environment={
-            "MLFLOW_DISABLE_TELEMETRY": "true",
-            "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
             **base,
             "DLG_ROOT": str(node_root(home, number)),
             TRACKING_VARIABLE: base.get(TRACKING_VARIABLE) or _url(ports.mlflow),

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable
+import os
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,6 +25,7 @@ from dlg_ml_tasks.tracking.runs import TaskRun, find_unfinished
 
 _CHECKPOINTS = "checkpoints"
 _LAST = "last.ckpt"
+_JOB_NAME = "SLURM_JOB_NAME"
 
 log = logging.getLogger(__name__)
 
@@ -54,24 +58,43 @@ def fit(
     summary = context.work / "model_summary.txt"
     summary.write_text(str(ModelSummary(module, max_depth=2)))
     context.run.log_file(summary)
-    trainer = L.Trainer(
-        max_epochs=plan.epochs,
-        limit_train_batches=plan.steps_per_epoch,
-        accelerator="auto",
-        devices=1,
-        deterministic=True,
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        callbacks=[_Watch(context.run, plan), _Keep(context.run, context.work)],
-    )
     checkpoint = _checkpoint(context)
     if checkpoint:
         log.info("resuming from the checkpoint of an interrupted run")
-    # weights_only: a checkpoint comes from the archive, and a pickle could run anything.
-    trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
+    with _alone():
+        trainer = L.Trainer(
+            max_epochs=plan.epochs,
+            limit_train_batches=plan.steps_per_epoch,
+            accelerator="auto",
+            devices=1,
+            deterministic=True,
+            logger=False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            callbacks=[_Watch(context.run, plan), _Keep(context.run, context.work)],
+        )
+        # weights_only: a checkpoint comes from the archive, and a pickle could run anything.
+        trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
     return module.cpu().eval()
+
+
+@contextmanager
+def _alone() -> Iterator[None]:
+    """Keep Lightning from taking the training for a rank of the Slurm job that it runs in, as it does in jobs of any other name.
+
+    It would refuse a job with `--ntasks`, resume from its own files, and requeue the whole job at a signal.
+    """
+    name = os.environ.get(_JOB_NAME)
+    os.environ[_JOB_NAME] = "interactive"
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="The `srun` command is available")
+            yield
+    finally:
+        del os.environ[_JOB_NAME]
+        if name is not None:
+            os.environ[_JOB_NAME] = name
 
 
 def _checkpoint(context: Context) -> Path | None:

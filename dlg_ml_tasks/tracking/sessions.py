@@ -10,7 +10,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 from mlflow.tracking import get_tracking_uri
 
-from dlg_ml_tasks.tracking.store import experiment_id, experiment_name, reachable_client
+from dlg_ml_tasks.tracking.store import experiment_id, experiment_name, reachable_client, run_url
 from dlg_ml_tasks.tracking.tags import KIND, NODE, PROGRESS, REUSED, SESSION, TASK
 
 _SEVERITY = {"FINISHED": 0, "KILLED": 1, "FAILED": 2}
@@ -26,9 +26,12 @@ _IDS_AT_ONCE = 100
 
 @dataclass(frozen=True)
 class RunInfo:
-    """A task's run as a session sees it; `seconds` is the duration so far, or of the finished run."""
+    """A task's run as a session sees it; `run_url` is its page, empty where MLflow is no server; `seconds` is the duration so far,
+    or of the finished run.
+    """
 
     run_id: str
+    run_url: str
     task: str
     node: str
     status: str
@@ -227,6 +230,7 @@ def _info(run: Run, node: str | None = None, reused: bool = False) -> RunInfo:
     end = run.info.end_time or int(time.time() * 1000)
     return RunInfo(
         run_id=run.info.run_id,
+        run_url=run_url(run),
         task=tags.get(TASK, ""),
         node=node or tags.get(NODE, ""),
         status=run.info.status,

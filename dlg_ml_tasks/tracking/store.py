@@ -7,6 +7,7 @@ import time
 
 import requests
 from mlflow import MlflowClient
+from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import get_tracking_uri
 
@@ -34,8 +35,8 @@ def reachable_client() -> MlflowClient:
             requests.get(f"{uri.rstrip('/')}/health", timeout=10).raise_for_status()
         except requests.RequestException as error:
             raise TrackingUnreachable(
-                f"the tracking server at {uri} does not answer ({type(error).__name__}); start it with 'dlg-ml up' or set "
-                "MLFLOW_TRACKING_URI to one that runs"
+                f"the tracking server at {_without_login(uri)} does not answer ({type(error).__name__}); start it with 'dlg-ml up' "
+                "or set MLFLOW_TRACKING_URI to one that runs"
             ) from error
         _answered[uri] = time.monotonic()
     return MlflowClient()
@@ -58,6 +59,19 @@ def known_experiment() -> str | None:
 def remember_experiment(experiment: str) -> None:
     """Save this process the search for the experiment, which another one has done."""
     _experiments[get_tracking_uri(), experiment_name()] = experiment
+
+
+def run_url(run: Run) -> str:
+    """The page of a run in the tracking server's web interface; empty where the tracking store is no server."""
+    uri = _without_login(get_tracking_uri())
+    is_server = uri.startswith(("http://", "https://"))
+    return f"{uri}/#/experiments/{run.info.experiment_id}/runs/{run.info.run_id}" if is_server else ""
+
+
+def _without_login(uri: str) -> str:
+    scheme, separator, rest = uri.rstrip("/").partition("://")
+    host, slash, path = rest.partition("/")
+    return "".join((scheme, separator, host.rpartition("@")[2], slash, path))
 
 
 def experiment_name() -> str:
