@@ -15,7 +15,7 @@ from rich.live import Live
 from dlg_ml_tasks import stack
 from dlg_ml_tasks.cli.output import console, errors
 from dlg_ml_tasks.cli.tasks import use_tracking_server
-from dlg_ml_tasks.cli.view import duration, line, picture
+from dlg_ml_tasks.cli.view import changes, duration, picture
 from dlg_ml_tasks.graphs.errors import EngineUnreachable
 from dlg_ml_tasks.graphs.follow import SessionResult, cancel, follow, observe
 from dlg_ml_tasks.graphs.island import Island
@@ -100,10 +100,8 @@ class _Shown:
         self._tasks = tasks
         self._is_silent = False
         self._draw()
-        for task in tasks:
-            if task.state != self._states.get(task.node, "waiting"):
-                self._states[task.node] = task.state
-                self._say(line(task))
+        for line in changes(tasks, self._states):
+            self._say(line)
 
     def silence(self, seconds: float, reason: str) -> None:
         """The engine has not answered for so long; the view stands still."""

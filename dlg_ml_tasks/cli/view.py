@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from itertools import groupby
 
 from rich.console import Group, RenderableType
 from rich.table import Table
@@ -46,11 +45,18 @@ def picture(session: str, tasks: Tasks, *, seconds: float | None = None, note: s
     return Group(*parts)
 
 
-def line(task: TaskSnapshot) -> str:
-    """One task in one line, for logs."""
-    return "  ".join(
-        filter(None, (f"{task.node:<14} {task.state:<9}", _time(task), task.error or _detail(task)))
-    ).rstrip()
+def changes(tasks: Tasks, shown: dict[str, str]) -> Iterator[str]:
+    """For logs: a line for each task whose state is not the one in `shown`, which is brought up to date.
+
+    Of many copies of a scatter only those that failed have lines of their own.
+    """
+    for node, copies in _grouped(tasks):
+        many = len(copies) > _MOST_COPIES
+        if many and _is_news(node, _state_of(copies), shown):
+            yield f"{f'{node} x {len(copies)}':<14} {_state_of(copies):<9}  {count_states(copies)}"
+        for task in copies:
+            if (not many or task.state == "failed") and _is_news(task.node, task.state, shown):
+                yield _line(task)
 
 
 def count_states(tasks: Iterable[TaskSnapshot]) -> str:
@@ -89,29 +95,38 @@ def _title(session: str, tasks: Tasks, seconds: float | None) -> Text:
 
 def _table(tasks: Tasks) -> Table:
     table = Table("task", "state", "time", "progress", "run", box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    for _, group in groupby(_by_node(tasks), key=_node):
-        copies = tuple(group)
-        if len(copies) <= _MOST_COPIES:
-            rows: Iterable[tuple[Text, ...]] = map(_row, copies)
-        else:
-            rows = _rows_of_copies(copies)
+    for _, copies in _grouped(tasks):
+        rows = map(_row, copies) if len(copies) <= _MOST_COPIES else _rows_of_copies(copies)
         for row in rows:
             table.add_row(*row)
     return table
 
 
-def _by_node(tasks: Tasks) -> list[TaskSnapshot]:
-    """The copies of each node side by side, nodes in the order of their first task."""
-    first: dict[str, int] = {}
-    for index, task in enumerate(tasks):
-        first.setdefault(_node(task), index)
-    return sorted(tasks, key=lambda task: first[_node(task)])
+def _grouped(tasks: Tasks) -> Iterator[tuple[str, Tasks]]:
+    """Each node with its copies, in the order of their first tasks."""
+    copies: dict[str, list[TaskSnapshot]] = {}
+    for task in tasks:
+        copies.setdefault(re.sub(r"(/\d+)+$", "", task.node), []).append(task)
+    for node, found in copies.items():
+        yield node, tuple(found)
+
+
+def _is_news(name: str, state: str, shown: dict[str, str]) -> bool:
+    before = shown.get(name, "waiting")
+    shown[name] = state
+    return state != before
+
+
+def _line(task: TaskSnapshot) -> str:
+    parts = (f"{task.node:<14} {task.state:<9}", _time(task), task.error or _detail(task))
+    return "  ".join(filter(None, parts)).rstrip()
 
 
 def _rows_of_copies(copies: Tasks) -> Iterator[tuple[Text, ...]]:
     """A row for all, and one for each of the few that run; those that failed are named below the table."""
     longest = max(copies, key=lambda task: task.seconds)
-    name = Text(f"{_node(copies[0])} × {len(copies)}")  # noqa: RUF001  # not the letter x
+    node, _ = next(_grouped(copies))
+    name = Text(f"{node} × {len(copies)}")  # noqa: RUF001  # not the letter x
     yield name, _styled(_state_of(copies)), _time_text(longest), _counts(copies), Text()
     running = [task for task in copies if task.state == "running"]
     for task in running[:_MOST_SHOWN]:
@@ -167,7 +182,3 @@ def _time(task: TaskSnapshot) -> str:
 
 def _time_text(task: TaskSnapshot) -> Text:
     return Text(_time(task), justify="right")
-
-
-def _node(task: TaskSnapshot) -> str:
-    return re.sub(r"(/\d+)+$", "", task.node)

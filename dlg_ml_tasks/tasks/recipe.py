@@ -14,13 +14,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 
-import numpy as np
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from dlg_ml_tasks.tasks.errors import BadInput, describe_validation
 
 if TYPE_CHECKING:
     import lightning as L
+    import numpy as np
     import torch
 
 Predict: TypeAlias = "Callable[[torch.Tensor], torch.Tensor]"

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from dlg_ml_tasks.cli.view import count_states, duration, line, picture
+from dlg_ml_tasks.cli.view import changes, count_states, duration, picture
 from dlg_ml_tasks.graphs.snapshot import TaskSnapshot
 
 PAGE = "http://127.0.0.1:5000/#/experiments/1/runs/"
@@ -96,7 +96,19 @@ def test_names_and_reasons_with_brackets_are_shown_as_they_are() -> None:
     ],
 )
 def test_a_log_gets_one_line_for_each_change(given: TaskSnapshot, said: str) -> None:
-    assert line(given) == said
+    shown: dict[str, str] = {}
+    assert list(changes((given,), shown)) == [said]
+    assert list(changes((given,), shown)) == []
+
+
+def test_of_many_copies_a_log_gets_the_whole_and_those_that_failed() -> None:
+    shown: dict[str, str] = {}
+    assert list(changes(tuple(copies("load", waiting=900)), shown)) == []
+    (begun,) = changes(tuple(copies("load", running=2, waiting=898)), shown)
+    assert begun == "load x 900     running    2 running, 898 waiting"
+    assert list(changes(tuple(copies("load", finished=99, running=2, waiting=799)), shown)) == []
+    ended = list(changes(tuple(copies("load", finished=899, failed=1)), shown))
+    assert ended == ["load x 900     failed     1 failed, 899 finished", "load/900       failed"]
 
 
 def test_states_are_counted_in_words() -> None:
