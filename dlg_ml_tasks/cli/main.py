@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import sys
 
 import typer
 
 from dlg_ml_tasks.cli import demo, graphs, models, ngas, sessions, simulate, stack, tasks
 from dlg_ml_tasks.cli.output import fail, user_errors
+from dlg_ml_tasks.slurm import GO_ON_LATER
+from dlg_ml_tasks.tasks import TaskCancelled, TaskCutShort
 
 app = typer.Typer(
     name="dlg-ml",
@@ -33,7 +36,7 @@ app.add_typer(simulate.app, name="simulate")
 
 
 def main() -> None:
-    """Entry point. Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted."""
+    """Entry point. Exit codes: 0 done, 1 failed, 2 wrong usage, 75 to be run again to go on, 128 + n stopped by signal n."""
     # MLflow's own bars and links would run through this program's tables.
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
@@ -43,6 +46,10 @@ def main() -> None:
         app()
     except KeyboardInterrupt:
         sys.exit(130)
+    except TaskCutShort:
+        sys.exit(GO_ON_LATER)
+    except TaskCancelled as cancelled:
+        sys.exit(128 + (cancelled.args[0] if cancelled.args else signal.SIGTERM))
     except user_errors() as error:
         fail(str(error))
 
