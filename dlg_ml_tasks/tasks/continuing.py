@@ -104,5 +104,5 @@ def _told(run: TaskRun, rank: Rank) -> Iterator[None]:
 def _place(rank: Rank) -> str:
     job = os.environ.get("SLURM_JOB_ID")
     host = os.uname().nodename
-    devices = f" and {rank.of - 1} other processes" if rank.of > 1 else ""
+    devices = f" as the first of {rank.of} processes" if rank.of > 1 else ""
     return f"{host} in Slurm job {job}{devices}" if job else f"{host}{devices}"

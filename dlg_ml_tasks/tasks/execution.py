@@ -32,7 +32,7 @@ from dlg_ml_tasks.tasks.task import Outcome, Task
 from dlg_ml_tasks.tracking import Reference
 from dlg_ml_tasks.tracking.runs import TaskRun, find_finished
 from dlg_ml_tasks.tracking.sessions import record_reuse
-from dlg_ml_tasks.tracking.tags import EXECUTOR
+from dlg_ml_tasks.tracking.tags import CLUSTER
 
 log = logging.getLogger(__name__)
 
@@ -97,7 +97,10 @@ def execute(
         started = time.monotonic()
         executor = executors.named_by(checked)
         worked_on = None if force else elsewhere.find_worked_on(fingerprint, checked, session, node)
-        tags = {"mlflow.source.git.commit": git_commit(), **({EXECUTOR: executor} if executor else {})}
+        tags = {
+            "mlflow.source.git.commit": git_commit(),
+            **({CLUSTER: executor} if executor in executors.CLUSTERS else {}),
+        }
         logged = checked.model_dump(mode="json")
         run = worked_on or TaskRun.start(task.name, node, fingerprint, logged, inputs, tags, session)
     if worked_on or executor:

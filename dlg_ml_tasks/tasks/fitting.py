@@ -155,7 +155,8 @@ class _Watch(L.Callback):  # type: ignore[misc]
                 trainer.strategy.reduce(torch.tensor(mean, device=trainer.strategy.root_device), reduce_op="mean")
             )
         self._losses.clear()
-        log.info("epoch %d/%d: train_loss %.4f", trainer.current_epoch + 1, self._plan.epochs, mean)
+        if trainer.is_global_zero:
+            log.info("epoch %d/%d: train_loss %.4f", trainer.current_epoch + 1, self._plan.epochs, mean)
         self._run.log_metrics({"train_loss": mean, EPOCHS: trainer.current_epoch + 1}, step=trainer.current_epoch)
 
 
@@ -171,6 +172,6 @@ class _Keep(L.Callback):  # type: ignore[misc]
         self.kept = 0
 
     def on_train_epoch_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
-        trainer.save_checkpoint(self._file)  # in all processes: they wait for each other
+        trainer.save_checkpoint(self._file, weights_only=False)  # in all processes: they wait for each other
         self._run.log_file(self._file, _CHECKPOINTS)
         self.kept += 1

@@ -21,8 +21,8 @@ from dlg_ml_tasks.tracking.reference import Reference, digest_of
 from dlg_ml_tasks.tracking.sessions import session_run
 from dlg_ml_tasks.tracking.store import experiment_id, reachable_client
 from dlg_ml_tasks.tracking.tags import (
+    CLUSTER,
     ERROR,
-    EXECUTOR,
     FINGERPRINT,
     INPUTS,
     NODE,
@@ -214,13 +214,13 @@ def find_unfinished(fingerprint: str) -> Iterable[str]:
     return [run.info.run_id for run in _with_fingerprint(client, fingerprint, "attributes.status != 'FINISHED'")]
 
 
-def find_elsewhere(fingerprint: str) -> Iterable[Run]:
-    """Runs with this fingerprint, newest first, begun for another machine to work on, that have neither finished nor failed.
+def find_on_cluster(fingerprint: str) -> Iterable[Run]:
+    """Runs with this fingerprint, newest first, begun for a cluster to work on, that have neither finished nor failed.
 
     Also of status KILLED: who waited for such a run may have been gone, and its work not.
     """
     client = reachable_client()
-    condition = f"tags.`{EXECUTOR}` != '' and attributes.status != 'FINISHED' and attributes.status != 'FAILED'"
+    condition = f"tags.`{CLUSTER}` != '' and attributes.status != 'FINISHED' and attributes.status != 'FAILED'"
     return _with_fingerprint(client, fingerprint, condition)
 
 

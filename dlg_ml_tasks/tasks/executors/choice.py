@@ -12,7 +12,10 @@ from dlg_ml_tasks.tasks.executors.cluster import SlurmExecutor, wait_for_answer
 from dlg_ml_tasks.tasks.executors.executor import Executor, ExecutorSilent
 from dlg_ml_tasks.tasks.executors.processes import ProcessExecutor
 from dlg_ml_tasks.tasks.parameters import TrainParams
-from dlg_ml_tasks.tracking.tags import EXECUTOR, TASK
+from dlg_ml_tasks.tracking.tags import TASK
+
+CLUSTERS = (SlurmExecutor.name,)
+"""Executors whose work goes on when who waits for it is gone."""
 
 _PATIENCE = 60.0
 
@@ -38,8 +41,6 @@ def works_on(run: Run, params: TrainParams) -> bool:
 
     Raises ServiceDown if the cluster does not say: a second training of the same model might be begun.
     """
-    if run.data.tags[EXECUTOR] != SlurmExecutor.name:
-        return False  # the processes of a machine end with who waits for them
     try:
         return wait_for_answer(SlurmExecutor(run.data.tags[TASK], run.info.run_id, params), _PATIENCE)
     except ExecutorFailed:
