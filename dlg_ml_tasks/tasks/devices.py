@@ -12,7 +12,7 @@ from typing import Any
 import lightning as L
 import torch
 from lightning.pytorch.plugins.environments import LightningEnvironment, SLURMEnvironment
-from torch.utils.data import DataLoader, Sampler
+from torch.utils.data import DataLoader, IterableDataset, Sampler
 
 from dlg_ml_tasks.tasks.errors import BadInput
 from dlg_ml_tasks.tasks.rank import Rank
@@ -59,7 +59,11 @@ def divide(data: L.LightningDataModule, rank: Rank) -> L.LightningDataModule:
 
 
 def _share(loader: Any, rank: Rank) -> DataLoader[Any]:
-    if not isinstance(loader, DataLoader) or loader.batch_sampler is None:
+    if (
+        not isinstance(loader, DataLoader)
+        or isinstance(loader.dataset, IterableDataset)
+        or loader.batch_sampler is None
+    ):
         raise BadInput("this recipe trains on one device only: its train_dataloader gives no DataLoader with a sampler")
     return DataLoader(
         loader.dataset,

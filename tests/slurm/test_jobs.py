@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from dlg_ml_tasks.tracking.store import experiment_id
 
 pytestmark = pytest.mark.integration
 HERE = Path(__file__).parent
+NIGHT = HERE.parents[1] / "deploy" / "slurm" / "night.sbatch"
 Pace = Callable[[float], None]
 
 STEPS = 5
@@ -67,9 +68,9 @@ def _seconds(slurm: OneNodeSlurm, job: str) -> float:
 
 
 class Command:
-    """`dlg-ml task train` on a machine that submits jobs."""
+    """`dlg-ml task train` on a machine that submits jobs; killed at the end of the test if it still runs."""
 
-    def __init__(self, folder: Path, model: str, data: Reference, **slurm: Any) -> None:
+    def __init__(self, folder: Path, model: str, data: Reference, slurm: dict[str, Any]) -> None:
         (folder / "data.json").write_text(data.model_dump_json())
         self.log = folder / f"{model}.log"
         self.out = folder / f"{model}.json"
@@ -90,13 +91,28 @@ class Command:
         return Reference.model_validate_json(self.out.read_text())
 
 
+@pytest.fixture
+def command(data: Reference, tmp_path: Path) -> Iterator[Callable[..., Command]]:
+    """Starts the command for a model, with Slurm options."""
+    started: list[Command] = []
+
+    def start(model: str, **slurm: Any) -> Command:
+        started.append(Command(tmp_path, model, data, slurm))
+        return started[-1]
+
+    yield start
+    for each in started:
+        each.process.kill()
+        each.process.wait()
+
+
 def test_trainings_stopped_ahead_of_their_time_limit_and_killed_by_it_end_with_the_weights_of_an_undisturbed_one(
-    slurm: OneNodeSlurm, data: Reference, set_pace: Pace, tmp_path: Path
+    slurm: OneNodeSlurm, data: Reference, set_pace: Pace, command: Callable[..., Command], tmp_path: Path
 ) -> None:
     whole = train.run({**PARAMETERS, "model_name": "whole"}, {"data": [data]})
     set_pace(4)
-    warned = Command(tmp_path, "warned", data, time_limit="20", notice=170)
-    killed = Command(tmp_path, "killed", data, time_limit="20", notice=0)
+    warned = command("warned", time_limit="20", notice=170)
+    killed = command("killed", time_limit="20", notice=0)
     first = {model: _eventually(lambda model=model: _jobs(slurm, model))[0] for model in ("warned", "killed")}
     _eventually(lambda: _epochs("warned") and _epochs("killed"))
     # Slurm counts limits in minutes and looks at them twice a minute: the one has at least one more, the other is past it.
@@ -108,10 +124,10 @@ def test_trainings_stopped_ahead_of_their_time_limit_and_killed_by_it_end_with_t
     set_pace(0)
     assert warned.reference().digest == whole.reference.digest
     assert killed.reference().digest == whole.reference.digest
-    for model, command in (("warned", warned), ("killed", killed)):
+    for model, training in (("warned", warned), ("killed", killed)):
         (run,) = _runs(model)
         assert run.info.status == "FINISHED"
-        streamed = command.log.read_text()
+        streamed = training.log.read_text()
         assert "epoch 1/12" in streamed
         assert "epoch 12/12" in streamed
     log = MlflowClient().download_artifacts(_runs("warned")[0].info.run_id, "task.log", str(tmp_path))
@@ -122,13 +138,13 @@ def test_trainings_stopped_ahead_of_their_time_limit_and_killed_by_it_end_with_t
 
 
 def test_a_cancelled_training_takes_its_job_along(
-    slurm: OneNodeSlurm, data: Reference, set_pace: Pace, tmp_path: Path
+    slurm: OneNodeSlurm, set_pace: Pace, command: Callable[..., Command]
 ) -> None:
     set_pace(1)
-    command = Command(tmp_path, "cancelled", data)
+    training = command("cancelled")
     _eventually(lambda: _epochs("cancelled"))
-    command.process.send_signal(signal.SIGTERM)
-    assert command.code() == 128 + signal.SIGTERM
+    training.process.send_signal(signal.SIGTERM)
+    assert training.code() == 128 + signal.SIGTERM
     _eventually(lambda: not _jobs(slurm, "cancelled", "running,pending,completing"))
     (run,) = _runs("cancelled")
     assert run.info.status == "KILLED"
@@ -227,3 +243,31 @@ def test_without_slurm_on_the_machine_the_task_says_so(
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(ExecutorFailed, match="no command 'squeue'"):
         train.run({**PARAMETERS, "model_name": "alone", "executor": "slurm"}, {"data": [data]})
+
+
+def test_the_batch_script_of_a_whole_night_goes_on_after_the_notice_of_its_time_limit(
+    slurm: OneNodeSlurm, set_pace: Pace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    venv = tmp_path / "venv" / "bin"
+    venv.mkdir(parents=True)
+    (venv / "activate").write_text(f"export PATH={Path(sys.executable).parent}:$PATH\n")
+    monkeypatch.setenv("DLG_ML_VENV", str(venv.parent))
+    set_pace(1)
+    words = ("--export=ALL", "--chdir", str(tmp_path), str(NIGHT), "slow_recipe:Slow", "night", "sample:night-A")
+    job = slurm.command("sbatch", "--parsable", "--cpus-per-task=1", "--mem=1G", *words).strip()
+    _eventually(lambda: _epochs("night") or _ended(slurm, job))
+    slurm.command("scancel", "--signal=USR1", job)
+    _eventually(lambda: "Restarts=1" in slurm.command("scontrol", "show", "job", job) or _ended(slurm, job))
+    set_pace(0)
+    _eventually(lambda: _ended(slurm, job))
+    printed = (tmp_path / f"dlg-ml-night-{job}.out").read_text()
+    assert "JobState=COMPLETED" in slurm.command("scontrol", "show", "job", job), printed
+    assert printed.count("reused in") == 2
+    assert "resuming from the checkpoint" in printed
+    assert sorted(run.info.status for run in _runs("night")) == ["FINISHED", "KILLED"]
+
+
+def _ended(slurm: OneNodeSlurm, job: str) -> bool:
+    return "EndTime" in (shown := slurm.command("scontrol", "show", "job", job)) and not any(
+        f"JobState={state}" in shown for state in ("PENDING", "RUNNING", "COMPLETING")
+    )

@@ -27,12 +27,13 @@ class Scripted:
     """Says one after the other what it is given: a State, something to raise, or something to do before the next."""
 
     name = "scripted"
+    outlives = True
     resubmissions = 2
 
     def __init__(self, *script: object) -> None:
         self._script = iter(script)
         self.submitted = 0
-        self.cancelled = False
+        self.cancelled = self.released = False
         self.refuses_to_cancel = False
 
     def submit(self) -> str:
@@ -47,6 +48,9 @@ class Scripted:
                 raise step
             step()  # type: ignore[operator]
         raise AssertionError("the waiting did not end")
+
+    def release(self) -> None:
+        self.released = True
 
     def cancel(self) -> None:
         self.cancelled = True
@@ -82,6 +86,7 @@ def test_a_job_that_waits_says_why_as_progress_and_its_result_comes_back(run: Ta
     assert seen[0]["dlg_ml.progress"] == "pending: Resources"
     assert seen[0]["dlg_ml.job"] == "submitted 1"
     assert (finished.reference, finished.metrics["accuracy"]) == (REFERENCE, 0.5)
+    assert script.released
 
 
 def test_waiting_outlives_a_controller_that_does_not_answer(run: TaskRun) -> None:
@@ -141,6 +146,14 @@ def test_a_task_that_nobody_waits_for_leaves_its_job_alone(run: TaskRun) -> None
     with pytest.raises(TaskAbandoned):
         waiting.wait(run, script)
     assert not script.cancelled
+
+
+def test_work_that_ends_with_who_waits_for_it_is_stopped_when_nobody_does(run: TaskRun) -> None:
+    script = Scripted(RUNNING, TaskAbandoned())
+    script.outlives = False
+    with pytest.raises(TaskAbandoned):
+        waiting.wait(run, script)
+    assert script.cancelled
 
 
 def test_the_log_of_the_work_is_passed_on_line_by_line(run: TaskRun, caplog: pytest.LogCaptureFixture) -> None:

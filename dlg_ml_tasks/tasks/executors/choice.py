@@ -14,7 +14,7 @@ from dlg_ml_tasks.tasks.executors.processes import ProcessExecutor
 from dlg_ml_tasks.tasks.parameters import TrainParams
 from dlg_ml_tasks.tracking.tags import TASK
 
-CLUSTERS = (SlurmExecutor.name,)
+CLUSTERS = tuple(each.name for each in (SlurmExecutor, ProcessExecutor) if each.outlives)
 """Executors whose work goes on when who waits for it is gone."""
 
 _PATIENCE = 60.0

@@ -36,6 +36,7 @@ class SlurmExecutor:
     """Submits, watches and cancels the job of one run; the job is known by its name, which holds the run's id."""
 
     name = "slurm"
+    outlives = True
 
     def __init__(self, task: str, run_id: str, params: TrainParams) -> None:
         """Raises BadInput if the options, together with the site's, are not possible."""
@@ -91,6 +92,9 @@ class SlurmExecutor:
             slurm.cancel(self._job_name, _CANCEL_SECONDS)
         except slurm.SlurmError as error:
             raise ExecutorSilent(str(error)) from error
+
+    def release(self) -> None:
+        """Nothing: the job ends by itself."""
 
     def _jobs(self) -> list[slurm.Job]:
         try:

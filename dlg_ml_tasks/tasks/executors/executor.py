@@ -43,6 +43,8 @@ class Executor(Protocol):
     """Does the work of one run elsewhere."""
 
     name: str
+    outlives: bool
+    """Whether the work goes on when who waits for it is gone."""
     resubmissions: int
 
     def submit(self) -> str:
@@ -55,4 +57,8 @@ class Executor(Protocol):
 
     def cancel(self) -> None:
         """Stop the work within the few seconds that a cancelled task has. Raises ExecutorSilent."""
+        ...
+
+    def release(self) -> None:
+        """Let go of work whose run has ended."""
         ...

@@ -14,6 +14,7 @@ from dlg_ml_tasks.tasks.executors.executor import MODULE, State, arguments
 from dlg_ml_tasks.tasks.parameters import TrainParams
 
 _STOP_SECONDS = 3.0
+_END_SECONDS = 10.0
 _TAIL = 400
 
 
@@ -21,6 +22,7 @@ class ProcessExecutor:
     """Starts one process for each device, and stops all if one fails."""
 
     name = "processes"
+    outlives = False
     resubmissions = 0
 
     def __init__(self, run_id: str, params: TrainParams, folder: Path) -> None:
@@ -68,6 +70,13 @@ class ProcessExecutor:
 
     def cancel(self) -> None:
         """Stop the processes."""
+        self._stop()
+
+    def release(self) -> None:
+        """Wait for the processes, which end with their run, and stop what is left."""
+        deadline = time.monotonic() + _END_SECONDS
+        while time.monotonic() < deadline and any(process.poll() is None for process in self._processes):
+            time.sleep(0.1)
         self._stop()
 
     def _start(self, command: list[str], environment: dict[str, str]) -> None:

@@ -10,7 +10,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from dlg_ml_tasks.tasks.errors import ExecutorFailed, TaskAbandoned, TaskCancelled, TaskError
+from dlg_ml_tasks.tasks.errors import ExecutorFailed, TaskAbandoned, TaskError
 from dlg_ml_tasks.tasks.executors.executor import Executor, ExecutorSilent, State, Verdict
 from dlg_ml_tasks.tracking import Reference
 from dlg_ml_tasks.tracking.relay import UNREACHABLE, RunWatch, Seen
@@ -38,21 +38,21 @@ def wait(run: TaskRun, executor: Executor) -> Finished:
     """Have the work of a run done, and wait until the run has finished; returns what it left.
 
     Raises TaskError if the work failed or cannot be done. TaskCancelled, raised here by a signal, stops the work first, except for
-    TaskAbandoned: the work goes on, and who asks for it next finds it.
+    TaskAbandoned where the work outlives who waits: it goes on, and who asks for it next finds it.
     """
     try:
-        return _Waiting(run, executor).until_finished()
-    except TaskAbandoned:
-        log.info("nobody waits any more; the work goes on")
-        raise
-    except (TaskCancelled, KeyboardInterrupt):
-        _stop(run, executor)
-        raise
+        finished = _Waiting(run, executor).until_finished()
     except TaskError:
+        executor.release()
         raise
-    except BaseException:
-        _stop(run, executor)
+    except BaseException as error:
+        if isinstance(error, TaskAbandoned) and executor.outlives:
+            log.info("nobody waits any more; the work goes on")
+        else:
+            _stop(run, executor)
         raise
+    executor.release()
+    return finished
 
 
 def _stop(run: TaskRun, executor: Executor) -> None:
