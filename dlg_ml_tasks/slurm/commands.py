@@ -32,6 +32,8 @@ _EXPORTED = ("PATH", "PYTHONPATH", "LANG", "LC_ALL", "HOME", "USER", "LOGNAME", 
 _KEPT_HERE = ("DLG_ML_SCRATCH", "DLG_ML_HOME", "DLG_ML_ISLAND", "DLG_ML_TRANSLATOR")
 """Folders and addresses of this machine, which mean nothing on a node of the cluster."""
 
+_OF_THE_CLUSTER = ("SLURM_CONF", "SLURM_CLUSTERS")
+
 _COMMAND_SECONDS = 60.0
 _NOT_ANSWERING = (
     "Unable to contact slurm controller",
@@ -115,12 +117,25 @@ def _exported(environment: Mapping[str, str], more: Iterable[str]) -> list[str]:
     return sorted(set(wanted) - set(_KEPT_HERE)) or ["NONE"]
 
 
+def _without_own_job(environment: Mapping[str, str]) -> dict[str, str]:
+    """Who submits may be a job itself: its own variables would go with the new one, and contradict what that asks for."""
+    return {
+        name: value for name, value in environment.items() if name in _OF_THE_CLUSTER or not name.startswith("SLURM_")
+    }
+
+
 def _run(
     command: list[str], text: str | None = None, seconds: float = _COMMAND_SECONDS
 ) -> subprocess.CompletedProcess[str]:
     try:
         return subprocess.run(  # noqa: S603 (Slurm's commands are found on PATH)
-            command, input=text, capture_output=True, text=True, timeout=seconds, check=False
+            command,
+            input=text,
+            capture_output=True,
+            text=True,
+            timeout=seconds,
+            check=False,
+            env=_without_own_job(os.environ),
         )
     except FileNotFoundError as error:
         raise SlurmMissing(

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from dlg_ml_tasks.slurm import SlurmOptions, batch_script
-from dlg_ml_tasks.slurm.commands import _exported
+from dlg_ml_tasks.slurm.commands import _exported, _without_own_job
 from dlg_ml_tasks.tasks import TASKS, BadInput
 
 TRAIN = {"recipe": "digits", "model_name": "m"}
@@ -93,3 +93,8 @@ def test_only_what_reaches_the_services_goes_with_the_job_and_by_name_only() -> 
         "SITE": "1",
     }
     assert _exported(here, ["SITE"]) == ["DLG_ML_NGAS_USER", "MLFLOW_TRACKING_PASSWORD", "SITE"]
+
+
+def test_a_job_that_submits_another_does_not_hand_on_its_own_size() -> None:
+    here = {"SLURM_CONF": "/etc/slurm.conf", "SLURM_NTASKS": "8", "SBATCH_ACCOUNT": "ska"}
+    assert _without_own_job(here) == {"SLURM_CONF": "/etc/slurm.conf", "SBATCH_ACCOUNT": "ska"}
