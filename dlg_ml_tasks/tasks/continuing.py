@@ -50,7 +50,7 @@ def continue_run(run_id: str) -> Outcome | None:
         run = (TaskRun if rank.is_first else FollowerRun).take_up(run_id)
     with explained(), ended(run, shared=True):
         if rank.is_first:
-            if STOP in tags:
+            if tags.get(STOP):
                 run.kill()
                 raise TaskCancelled(signal.SIGTERM)
             run.go_on()

@@ -12,6 +12,7 @@ from dlg_ml_tasks.tasks.parameters import TrainParams
 from dlg_ml_tasks.tasks.surroundings import ended, explained, scratch
 from dlg_ml_tasks.tracking.runs import TaskRun, find_on_cluster
 from dlg_ml_tasks.tracking.sessions import record_reuse
+from dlg_ml_tasks.tracking.tags import STOP
 
 log = logging.getLogger(__name__)
 
@@ -29,20 +30,26 @@ def find_worked_on(fingerprint: str, params: Any, session: str | None, node: str
                 record_reuse(session, node, run.info.run_id)
             log.info("%s is worked on already, run %s", node, run.info.run_id)
             found = TaskRun.take_up(run.info.run_id)
+            found.set_tags({STOP: ""})  # it may have been asked to stop before, and is wanted again
             found.go_on()
             return found
     return None
 
 
 def have_done(
-    run: TaskRun, order: Order, params: TrainParams, on_start: Callable[[str], None] | None, *, is_new: bool
+    executor: str,
+    run: TaskRun,
+    order: Order,
+    params: TrainParams,
+    on_start: Callable[[str], None] | None,
+    *,
+    is_new: bool,
 ) -> executors.Finished:
-    """Have the work of a run done, and wait for it; returns what it left."""
+    """Have the work of a run done by the executor of this name, and wait for it; returns what it left."""
     with explained(), ended(run, shared=True), scratch() as work:
         if on_start:
             on_start(run.run_id)
         if is_new:
             log.info("%s started, run %s", order.node, run.run_id)
             write_order(run, order, work)
-        executor = executors.executor_for(order.task, run.run_id, params, work)
-        return executors.wait(run, executor)
+        return executors.wait(run, executors.executor_for(executor, order.task, run.run_id, params, work))

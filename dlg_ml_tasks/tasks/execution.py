@@ -95,20 +95,20 @@ def execute(
         if not force and (found := _reuse(fingerprint, session, node)):
             return found
         started = time.monotonic()
-        executor = executors.named_by(checked)
         worked_on = None if force else elsewhere.find_worked_on(fingerprint, checked, session, node)
+        executor = executors.SLURM if worked_on else executors.named_by(checked)
         tags = {
             "mlflow.source.git.commit": git_commit(),
-            **({CLUSTER: executor} if executor in executors.CLUSTERS else {}),
+            **({CLUSTER: executor} if executor == executors.SLURM else {}),
         }
         logged = checked.model_dump(mode="json")
         run = worked_on or TaskRun.start(task.name, node, fingerprint, logged, inputs, tags, session)
-    if worked_on or executor:
+    if executor:
         given = {port: list(references) for port, references in inputs.items()}
         order = Order(
             task=task.name, node=node, session=session, params=logged, inputs=given, resolved=resolved, lost=list(lost)
         )
-        done = elsewhere.have_done(run, order, checked, on_start, is_new=not worked_on)
+        done = elsewhere.have_done(executor, run, order, checked, on_start, is_new=not worked_on)
         return Outcome(done.reference, run.run_id, bool(worked_on), time.monotonic() - started, done.metrics)
     with explained(), ended(run), scratch() as work, recorded(run, work / "records", inputs) as records:
         if on_start:

@@ -74,15 +74,14 @@ class LogRelay(logging.Handler):
             rounds += 1
             try:
                 self._send()
-                if (
-                    not stopped
-                    and rounds % _LOOK_EVERY == 0
-                    and STOP in reachable_client().get_run(self._run_id).data.tags
-                ):
+                if not stopped and rounds % _LOOK_EVERY == 0 and self._must_stop():
                     stopped = True
                     self._on_stop()
             except UNREACHABLE:
                 continue  # it may come back; the work itself will say so if it needs the server
+
+    def _must_stop(self) -> bool:
+        return bool(reachable_client().get_run(self._run_id).data.tags.get(STOP))
 
     def _send(self) -> None:
         # `emit` runs under the handler's lock.

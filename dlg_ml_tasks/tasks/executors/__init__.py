@@ -3,8 +3,8 @@
 All do the same: they start ``dlg-ml task continue RUN``, once for each device.
 """
 
-from dlg_ml_tasks.tasks.executors.choice import CLUSTERS, executor_for, named_by, works_on
+from dlg_ml_tasks.tasks.executors.choice import SLURM, executor_for, named_by, works_on
 from dlg_ml_tasks.tasks.executors.executor import Executor
 from dlg_ml_tasks.tasks.executors.waiting import Finished, wait
 
-__all__ = ["CLUSTERS", "Executor", "Finished", "executor_for", "named_by", "wait", "works_on"]
+__all__ = ["SLURM", "Executor", "Finished", "executor_for", "named_by", "wait", "works_on"]

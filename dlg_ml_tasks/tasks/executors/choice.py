@@ -14,8 +14,7 @@ from dlg_ml_tasks.tasks.executors.processes import ProcessExecutor
 from dlg_ml_tasks.tasks.parameters import TrainParams
 from dlg_ml_tasks.tracking.tags import TASK
 
-CLUSTERS = tuple(each.name for each in (SlurmExecutor, ProcessExecutor) if each.outlives)
-"""Executors whose work goes on when who waits for it is gone."""
+SLURM = SlurmExecutor.name
 
 _PATIENCE = 60.0
 
@@ -25,13 +24,13 @@ def named_by(params: Any) -> str:
     if not isinstance(params, TrainParams):
         return ""
     if params.executor == "slurm":
-        return SlurmExecutor.name
+        return SLURM
     return ProcessExecutor.name if params.devices > 1 else ""
 
 
-def executor_for(task: str, run_id: str, params: TrainParams, folder: Path) -> Executor:
-    """The executor of a run whose parameters ask for one; `folder` is for what it writes. Raises BadInput."""
-    if params.executor == "slurm":
+def executor_for(name: str, task: str, run_id: str, params: TrainParams, folder: Path) -> Executor:
+    """The executor of this name for a run; `folder` is for what it writes. Raises BadInput."""
+    if name == SLURM:
         return SlurmExecutor(task, run_id, params)
     return ProcessExecutor(run_id, params, folder)
 
