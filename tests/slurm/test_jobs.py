@@ -30,7 +30,7 @@ STEPS = 5
 PARAMETERS = {"recipe": "slow_recipe:Slow", "steps_per_epoch": STEPS, "epochs": 12}
 
 
-def _eventually(condition: Callable[[], Any], seconds: float = 240) -> Any:
+def _eventually(condition: Callable[[], Any], seconds: float = 600) -> Any:
     deadline = time.monotonic() + seconds
     while not (found := condition()):
         assert time.monotonic() < deadline, "it never came"
@@ -84,7 +84,7 @@ class Command:
             )
 
     def code(self) -> int:
-        return self.process.wait(400)
+        return self.process.wait(900)
 
     def reference(self) -> Reference:
         assert self.code() == 0, self.log.read_text()
