@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 KEEP ?=
 
-.PHONY: setup demo browser test check bench clean
+.PHONY: setup demo browser slurm test check bench clean
 
 setup: $(VENV)/.installed
 
@@ -23,7 +23,10 @@ demo: setup
 browser:
 	bash scripts/browser.sh
 
-test: check browser
+slurm:
+	bash scripts/slurm.sh
+
+test: check browser slurm
 	$(BIN)/pytest -n 2 --dist loadgroup
 
 check: setup

@@ -17,7 +17,15 @@ os.environ["MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR"] = "false"
 
 # The folders that one worker of `pytest -n 2 --dist loadgroup` runs alone: two whole stacks that start at the same time starve each
 # other, and a server that many tests share need not be started twice.
-GROUPS = {"integration": "stack", "stack": "stack", "graphs": "engine", "components": "engine", "tracking": "tracking"}
+GROUPS = {
+    "integration": "stack",
+    "stack": "stack",
+    "slurm": "stack",
+    "graphs": "engine",
+    "components": "engine",
+    "tracking": "tracking",
+    "web": "web",
+}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import logging
+import signal
 import sys
 
 import typer
 
 from dlg_ml_tasks.cli import demo, graphs, models, ngas, sessions, simulate, stack, tasks
 from dlg_ml_tasks.cli.output import fail, user_errors
+from dlg_ml_tasks.slurm import GO_ON_LATER
+from dlg_ml_tasks.tasks import TaskCancelled, TaskCutShort
 
 app = typer.Typer(
     name="dlg-ml",
@@ -32,12 +35,16 @@ app.add_typer(simulate.app, name="simulate")
 
 
 def main() -> None:
-    """Entry point. Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted."""
+    """Entry point. Exit codes: 0 done, 1 failed, 2 wrong usage, 75 to be run again to go on, 128 + n stopped by signal n."""
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
     try:
         app()
     except KeyboardInterrupt:
         sys.exit(130)
+    except TaskCutShort:
+        sys.exit(GO_ON_LATER)
+    except TaskCancelled as cancelled:
+        sys.exit(128 + (cancelled.args[0] if cancelled.args else signal.SIGTERM))
     except user_errors() as error:
         fail(str(error))
 

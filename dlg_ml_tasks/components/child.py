@@ -34,6 +34,9 @@ from dlg_ml_tasks.tasks.environment import SCRATCH
 GRACE_SECONDS = 4.0
 """From the request to stop until the process is killed: time to mark the run and to close files."""
 
+_ABANDONED = signal.SIGUSR2
+"""A process sends it to itself when the node manager is gone: nobody asked its task to stop, and a job of a cluster may go on."""
+
 IDLE_SECONDS = 5.0
 """How long a process waits for the next task of its session."""
 
@@ -45,6 +48,7 @@ def serve(pipe: Connection) -> None:
     """
     os.setsid()  # so that the task's own subprocesses (data loaders) can be killed with it
     signal.signal(signal.SIGTERM, _cancel)
+    signal.signal(_ABANDONED, _abandon)
     asked: queue.Queue[str] = queue.Queue()
     scratch = _Scratch()
     threading.Thread(target=_receive, args=(pipe, asked, scratch), daemon=True).start()
@@ -133,8 +137,21 @@ def _call(request: dict[str, Any], tell: _Teller) -> dict[str, Any]:
 def _cancel(_signal: int, _frame: FrameType | None) -> None:
     from dlg_ml_tasks.tasks import TaskCancelled
 
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a second one must not interrupt the clean-up
+    _ignore_more()
     raise TaskCancelled
+
+
+def _abandon(_signal: int, _frame: FrameType | None) -> None:
+    from dlg_ml_tasks.tasks import TaskAbandoned
+
+    _ignore_more()
+    raise TaskAbandoned
+
+
+def _ignore_more() -> None:
+    """A second signal must not interrupt the clean-up."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    signal.signal(_ABANDONED, signal.SIG_IGN)
 
 
 @dataclass
@@ -152,7 +169,7 @@ def _receive(pipe: Connection, asked: queue.Queue[str], scratch: _Scratch) -> No
     except (EOFError, OSError):
         if scratch.folder is None:
             os._exit(0)
-        os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), _ABANDONED)
         time.sleep(GRACE_SECONDS)
         shutil.rmtree(scratch.folder, ignore_errors=True)
         os.killpg(os.getpgrp(), signal.SIGKILL)

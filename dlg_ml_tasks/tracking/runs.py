@@ -21,6 +21,7 @@ from dlg_ml_tasks.tracking.reference import Reference, digest_of
 from dlg_ml_tasks.tracking.sessions import session_run
 from dlg_ml_tasks.tracking.store import experiment_id, reachable_client
 from dlg_ml_tasks.tracking.tags import (
+    CLUSTER,
     ERROR,
     FINGERPRINT,
     INPUTS,
@@ -93,6 +94,20 @@ class TaskRun:
             client.log_inputs(this.run_id, datasets)
         return this
 
+    @classmethod
+    def take_up(cls, run_id: str) -> TaskRun:
+        """A run that another process began, to do its work here."""
+        client = reachable_client()
+        return cls(client, run_id, client.get_run(run_id).info.artifact_uri)
+
+    def go_on(self) -> None:
+        """Set the run to RUNNING again: its work goes on after it was stopped."""
+        self.client.update_run(self.run_id, status="RUNNING")
+
+    def has_ended(self) -> bool:
+        """Whether the run has its final status, given by any process."""
+        return RunStatus.is_terminated(RunStatus.from_string(self.client.get_run(self.run_id).info.status))
+
     def progress(self, text: str) -> None:
         """Say how far the task is; kept as a tag that followers of the session read. Rate limited."""
         now = time.monotonic()
@@ -164,6 +179,16 @@ def end_run(run_id: str, status: str) -> None:
         client.set_terminated(run_id, status)
 
 
+def get_run(run_id: str) -> Run:
+    """A run by its id. Raises LookupError if there is none."""
+    try:
+        return reachable_client().get_run(run_id)
+    except MlflowException as error:
+        if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+            raise LookupError(f"there is no run {run_id!r} at this tracking server") from error
+        raise
+
+
 def find_finished(fingerprint: str) -> tuple[Run, Reference] | None:
     """The newest FINISHED run with this fingerprint whose output still exists."""
     client = reachable_client()
@@ -187,6 +212,42 @@ def find_unfinished(fingerprint: str) -> Iterable[str]:
     """Ids of runs with this fingerprint that did not finish, newest first: their checkpoints may be used."""
     client = reachable_client()
     return [run.info.run_id for run in _with_fingerprint(client, fingerprint, "attributes.status != 'FINISHED'")]
+
+
+def find_on_cluster(fingerprint: str) -> Iterable[Run]:
+    """Runs with this fingerprint, newest first, begun for a cluster to work on, that have neither finished nor failed.
+
+    Also of status KILLED: who waited for such a run may have been gone, and its work not.
+    """
+    client = reachable_client()
+    condition = f"tags.`{CLUSTER}` != '' and attributes.status != 'FINISHED' and attributes.status != 'FAILED'"
+    return _with_fingerprint(client, fingerprint, condition)
+
+
+class FollowerRun(TaskRun):
+    """A run that several processes work on, as all of them but the first see it: the first one speaks for all."""
+
+    def log_file(self, local: Path, directory: str | None = None) -> None:
+        """Nothing: the first process has it, too."""
+
+    def log_folder(self, local: Path) -> None:
+        """Nothing: the first process has it, too."""
+
+    def finish(self, output: Reference, metrics: Mapping[str, float] | None = None) -> None:
+        """Nothing: the first process ends the run."""
+
+    def kill(self) -> None:
+        """Nothing: the first process ends the run."""
+
+    def fail(self, error: str) -> None:
+        """End the run as FAILED all the same: the first process learns only that this one is gone."""
+        if not self.has_ended():
+            tags = {ERROR: error[-_MAX_TAG:], NOTE: f"```\n{error[-_MAX_TAG:]}\n```"}
+            self.client.log_batch(self.run_id, tags=[RunTag(key, value) for key, value in tags.items()])
+            self.client.set_terminated(self.run_id, "FAILED")
+
+    def _log(self, metrics: Mapping[str, float], tags: Mapping[str, str], step: int = 0) -> None:
+        pass
 
 
 def _exists(client: MlflowClient, run: Run, reference: Reference) -> bool:

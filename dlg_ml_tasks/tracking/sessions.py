@@ -11,7 +11,7 @@ from mlflow.entities import Run
 from mlflow.tracking import get_tracking_uri
 
 from dlg_ml_tasks.tracking.store import experiment_id, experiment_name, reachable_client, run_url
-from dlg_ml_tasks.tracking.tags import KIND, NODE, PROGRESS, REUSED, SESSION, TASK
+from dlg_ml_tasks.tracking.tags import CLUSTER, KIND, NODE, PROGRESS, REUSED, SESSION, STOP, TASK
 
 _SEVERITY = {"FINISHED": 0, "KILLED": 1, "FAILED": 2}
 
@@ -103,10 +103,15 @@ def _create(client: MlflowClient, session: str) -> str:
 def end_session(session: str, status: str) -> None:
     """Give the session's parent run its final status: FINISHED, FAILED or KILLED.
 
-    Task runs that are still RUNNING are KILLED: their processes died with a machine, or while nobody could be told.
+    Task runs that are still RUNNING are KILLED: their processes died with a machine, or while nobody could be told. What a cluster
+    works on goes on, and the graph finds it when it is submitted again; if the session was killed, it is asked to stop.
     """
     client = reachable_client()
     for run in _search(client, f"{_of(session)} and tags.`{TASK}` != '' and attributes.status = 'RUNNING'"):
+        if CLUSTER in run.data.tags:
+            if status != "KILLED":
+                continue
+            client.set_tag(run.info.run_id, STOP, "cancelled")
         client.set_terminated(run.info.run_id, "KILLED")
     for run_id in _session_runs(client, session):
         if client.get_run(run_id).info.status != status:  # looking at a session again must not move its end

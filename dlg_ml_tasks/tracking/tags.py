@@ -1,4 +1,4 @@
-"""The names of the tags that a run, a session and a reuse carry in MLflow."""
+"""The names of the tags (and of one metric) that a run, a session and a reuse carry in MLflow."""
 
 from __future__ import annotations
 
@@ -14,3 +14,12 @@ ERROR = "dlg_ml.error"
 REUSED = "dlg_ml.reused."
 PARENT = "mlflow.parentRunId"
 NOTE = "mlflow.note.content"
+EPOCHS = "epochs"
+"""Metric: epochs whose checkpoint is in the archive."""
+CLUSTER = "dlg_ml.cluster"
+"""On a run whose work a cluster does, which goes on when who began the run is gone."""
+JOB = "dlg_ml.job"
+LOG = "dlg_ml.log"
+"""The last lines of the log of work that is done elsewhere, while it runs."""
+STOP = "dlg_ml.stop"
+"""Asks work that is done elsewhere to stop, where its executor could not be told."""
