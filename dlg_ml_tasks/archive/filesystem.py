@@ -21,7 +21,7 @@ from dlg_ml_tasks.archive.client import NgasClient
 from dlg_ml_tasks.archive.files import SPOOL_BYTES, NgasReader, NgasWriter
 from dlg_ml_tasks.archive.naming import ROOT
 from dlg_ml_tasks.archive.removal import remove_directory, remove_files, remove_tree
-from dlg_ml_tasks.archive.tree import Entry, Glance, NgasTree
+from dlg_ml_tasks.archive.tree import Entry, Glance, NgasTree, Unasked
 
 
 class NgasFileSystem(ArchiveBehaviour):
@@ -209,15 +209,18 @@ class NgasFileSystem(ArchiveBehaviour):
         recursive: bool = False,
         callback: Any = DEFAULT_CALLBACK,
         maxdepth: int | None = None,
+        new: str | None = None,
         **_: Any,
     ) -> None:
         """Archives files and trees, several at a time, by fsspec's rules for what goes where.
 
         What is there already is asked once for a directory, and not sent again. Many small files of one directory go as
         one pack.
+        new: a path at and below which the caller knows that there is nothing to be asked for: a name just made up.
         """
         pairs = TransferPlan.of_put(self, lpath, rpath, recursive=recursive, maxdepth=maxdepth)
-        BulkUpload(self._tree, callback, self._pack_from).run(pairs)
+        tree = self._tree if new is None else Unasked(self._tree, self._strip_protocol(new))
+        BulkUpload(tree, callback, self._pack_from).run(pairs)
 
     def _put(self, local: Path, path: str, known: Entry | None, callback: Any) -> None:
         if local.is_dir():

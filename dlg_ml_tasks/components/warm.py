@@ -13,7 +13,7 @@ import os
 import sys
 
 from dlg_ml_tasks.tasks import TASKS
-from dlg_ml_tasks.tasks.environment import describe_environment, git_commit
+from dlg_ml_tasks.tasks.environment import environment_file, git_commit
 
 HEAVY = (
     "torch",
@@ -57,7 +57,7 @@ def warm() -> None:
     # Printing an address, which nobody reads, costs a call to the server.
     os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
     # The code that runs is the code that was imported here, whatever is checked out later.
-    describe_environment()
+    environment_file()
     git_commit()
     # The collector would touch, and so copy, every page that a task shares with this process.
     gc.collect()

@@ -24,19 +24,21 @@ from pathlib import Path
 from typing import Any
 
 import requests
+from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
 
 from dlg_ml_tasks.archive import NgasError
 from dlg_ml_tasks.tasks.batches import Lost, refuse_if_too_many
-from dlg_ml_tasks.tasks.environment import SCRATCH, describe_environment, git_commit
+from dlg_ml_tasks.tasks.environment import SCRATCH, environment_file, git_commit
 from dlg_ml_tasks.tasks.errors import ServiceDown, TaskCancelled, TaskError
 from dlg_ml_tasks.tasks.explaining import explain
 from dlg_ml_tasks.tasks.fingerprint import fingerprint_of
 from dlg_ml_tasks.tasks.parameters import TaskParams
 from dlg_ml_tasks.tasks.task import Outcome, Task
 from dlg_ml_tasks.tracking import Reference
-from dlg_ml_tasks.tracking.runs import TaskRun, find_finished
-from dlg_ml_tasks.tracking.sessions import record_reuse
+from dlg_ml_tasks.tracking.runs import TaskRun
+from dlg_ml_tasks.tracking.sessions import record_reuse, store_once
+from dlg_ml_tasks.tracking.tags import ENVIRONMENT
 
 log = logging.getLogger(__name__)
 
@@ -93,18 +95,21 @@ def execute(
         resolved = work_module.resolve(checked, connected)
         code = [work_module.perform, *work_module.uses(checked)]
         fingerprint = fingerprint_of(task.name, checked, resolved, inputs, code)
-        if not force and (found := _reuse(fingerprint, session, node)):
-            return found
         started = time.monotonic()
         tags = {"mlflow.source.git.commit": git_commit()}
-        run = TaskRun.start(task.name, node, fingerprint, checked.model_dump(mode="json"), inputs, tags, session)
+        if session and task.light:
+            tags[ENVIRONMENT] = store_once(session, *environment_file())
+        begin = TaskRun.start if force else TaskRun.find_or_start
+        run = begin(task.name, node, fingerprint, checked.model_dump(mode="json"), inputs, tags, session)
+        if not isinstance(run, TaskRun):
+            return _reuse(*run, session, node)
     with _explained(), _ended(run), _scratch() as work, _recorded(run, work / "records") as records:
         if on_start:
             on_start(run.run_id)
-        _write_json(records / "environment.json", describe_environment())
-        _write_json(
-            records / "inputs.json", {port: [ref.model_dump() for ref in refs] for port, refs in inputs.items()}
-        )
+        if ENVIRONMENT not in tags:
+            (records / "environment.json").write_text(environment_file()[1])
+        if inputs:
+            (records / "inputs.json").write_text(_as_json(inputs))
         log.info("%s started, run %s", node, run.run_id)
         context = Context(run, work, records, fingerprint, resolved, session, tuple(lost))
         result = work_module.perform(context, checked, **connected)
@@ -114,11 +119,7 @@ def execute(
     return Outcome(result.reference, run.run_id, False, time.monotonic() - started, dict(result.metrics))
 
 
-def _reuse(fingerprint: str, session: str | None, node: str) -> Outcome | None:
-    found = find_finished(fingerprint)
-    if found is None:
-        return None
-    run, reference = found
+def _reuse(run: Run, reference: Reference, session: str | None, node: str) -> Outcome:
     if session:
         record_reuse(session, node, run.info.run_id)
     log.info("%s reused run %s", node, run.info.run_id)
@@ -199,7 +200,9 @@ def _recorded(run: TaskRun, folder: Path) -> Iterator[Path]:
     package = logging.getLogger("dlg_ml_tasks")
     level = package.level
     package.addHandler(handler)
-    package.setLevel(min(package.getEffectiveLevel(), logging.INFO))
+    # Setting a level makes every logger of the process forget what it knows of levels.
+    if not package.isEnabledFor(logging.INFO):
+        package.setLevel(logging.INFO)
     try:
         yield folder
     except BaseException:
@@ -207,7 +210,8 @@ def _recorded(run: TaskRun, folder: Path) -> Iterator[Path]:
         raise
     finally:
         package.removeHandler(handler)
-        package.setLevel(level)
+        if package.level != level:
+            package.setLevel(level)
         handler.close()
         try:
             run.log_folder(folder)
@@ -215,5 +219,5 @@ def _recorded(run: TaskRun, folder: Path) -> Iterator[Path]:
             log.error("the task's log could not be stored: %s", error)
 
 
-def _write_json(file: Path, value: Any) -> None:
-    file.write_text(json.dumps(value, indent=2, sort_keys=True))
+def _as_json(inputs: Mapping[str, Sequence[Reference]]) -> str:
+    return json.dumps({port: [ref.model_dump() for ref in refs] for port, refs in inputs.items()}, sort_keys=True)
