@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import tempfile
+from collections.abc import Iterator
 from datetime import datetime
 from os import strerror
 from pathlib import Path
@@ -174,6 +175,14 @@ class NgasFileSystem(ArchiveBehaviour):
         What is there is asked once for a directory; many files from one pack come by one request.
         """
         glance = Glance(self._tree)
+        if recursive and maxdepth is None and isinstance(rpath, str) and rpath.endswith("/"):
+            # What is in a directory, all of it: fsspec would look at each path again to find out what it means.
+            whole: list[tuple[Entry | None, Any]] = list(
+                _below(glance, self._strip_protocol(rpath), stringify_path(lpath))
+            )
+            if whole:
+                BulkDownload(glance, callback).fetch(whole)
+                return
         pairs = TransferPlan.of_get(self._upon(glance), rpath, lpath, recursive=recursive, maxdepth=maxdepth)
         BulkDownload(glance, callback).run(pairs)
 
@@ -344,6 +353,15 @@ class NgasFileSystem(ArchiveBehaviour):
 
     def _exists_already(self, path: str) -> FileExistsError:
         return FileExistsError(errno.EEXIST, strerror(errno.EEXIST), self.unstrip_protocol(path))
+
+
+def _below(tree: NgasTree, directory: str, local: str) -> Iterator[tuple[Entry, str]]:
+    """Everything below a directory, and where it goes."""
+    for entry in tree.listing(directory):
+        target = os.path.join(local, naming.base_name(entry.path))  # noqa: PTH118
+        yield entry, target
+        if entry.is_directory:
+            yield from _below(tree, entry.path, target)
 
 
 def file_info(entry: Entry) -> Info:

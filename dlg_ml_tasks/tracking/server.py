@@ -22,7 +22,7 @@ from mlflow.store.tracking.dbmodels import models
 from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 from mlflow.utils.uri import append_to_uri_path
 from mlflow.utils.validation import _validate_batch_log_data, _validate_run_id
-from sqlalchemy import delete, insert, select, update
+from sqlalchemy import bindparam, delete, insert, select, update
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import JSONResponse
@@ -38,6 +38,46 @@ _RUNS, _TAGS, _PARAMS = models.SqlRun.__table__, models.SqlTag.__table__, models
 _METRICS, _LATEST = models.SqlMetric.__table__, models.SqlLatestMetric.__table__
 _DATASETS, _INPUTS, _INPUT_TAGS = models.SqlDataset.__table__, models.SqlInput.__table__, models.SqlInputTag.__table__
 _EXPERIMENTS = models.SqlExperiment.__table__
+
+# Made once: SQLAlchemy takes longer to put a statement together than the database to run it.
+_FIND_EXPERIMENT = select(_EXPERIMENTS.c.artifact_location, _EXPERIMENTS.c.lifecycle_stage).where(
+    _EXPERIMENTS.c.experiment_id == bindparam("experiment_id")
+)
+_FIND_RUN = select(_RUNS.c.run_uuid).where(_RUNS.c.run_uuid == bindparam("run_id"))
+_FIND_FINISHED = (
+    select(_RUNS.c.run_uuid)
+    .join(_TAGS, _TAGS.c.run_uuid == _RUNS.c.run_uuid)
+    .where(
+        _TAGS.c.key == FINGERPRINT,
+        _TAGS.c.value == bindparam("fingerprint"),
+        _RUNS.c.experiment_id == bindparam("experiment_id"),
+        _RUNS.c.status == "FINISHED",
+        _RUNS.c.lifecycle_stage == "active",
+    )
+    .limit(1)
+)
+_FIND_DATASET = select(_DATASETS.c.dataset_uuid).where(
+    _DATASETS.c.experiment_id == bindparam("experiment_id"),
+    _DATASETS.c.name == bindparam("name"),
+    _DATASETS.c.digest == bindparam("digest"),
+)
+_FIND_METRICS = select(
+    _METRICS.c.key, _METRICS.c.timestamp, _METRICS.c.step, _METRICS.c.value, _METRICS.c.is_nan
+).where(_METRICS.c.run_uuid == bindparam("run_id"), _METRICS.c.key.in_(bindparam("keys", expanding=True)))
+_END_RUN = (
+    update(_RUNS)
+    .where(_RUNS.c.run_uuid == bindparam("run_id"), _RUNS.c.lifecycle_stage == "active")
+    .values(status=bindparam("new_status"), end_time=bindparam("new_end"))
+)
+_DELETE = {
+    table: delete(table).where(
+        table.c.run_uuid == bindparam("run_id"), table.c.key.in_(bindparam("keys", expanding=True))
+    )
+    for table in (_TAGS, _PARAMS, _LATEST)
+}
+_INSERT = {
+    table: insert(table) for table in (_RUNS, _TAGS, _PARAMS, _METRICS, _LATEST, _DATASETS, _INPUTS, _INPUT_TAGS)
+}
 
 
 def create_app() -> Any:
@@ -67,15 +107,11 @@ def begin(store: SqlAlchemyStore, asked: Mapping[str, Any]) -> dict[str, Any]:
         connection = session.connection()
         if asked["unless_finished"] and _is_finished(connection, experiment_id, asked["unless_finished"]):
             return {"begun": False}
-        experiment = connection.execute(
-            select(_EXPERIMENTS.c.artifact_location, _EXPERIMENTS.c.lifecycle_stage).where(
-                _EXPERIMENTS.c.experiment_id == experiment_id
-            )
-        ).one_or_none()
+        experiment = connection.execute(_FIND_EXPERIMENT, {"experiment_id": experiment_id}).one_or_none()
         if experiment is None or experiment.lifecycle_stage != "active":
             raise MlflowException(f"there is no active experiment {experiment_id}", RESOURCE_DOES_NOT_EXIST)
         artifact_uri = append_to_uri_path(experiment.artifact_location, run_id, SqlAlchemyStore.ARTIFACTS_FOLDER_NAME)
-        if connection.execute(select(_RUNS.c.run_uuid).where(_RUNS.c.run_uuid == run_id)).first() is None:
+        if connection.execute(_FIND_RUN, {"run_id": run_id}).first() is None:
             run = {
                 "run_uuid": run_id,
                 "experiment_id": experiment_id,
@@ -90,9 +126,9 @@ def begin(store: SqlAlchemyStore, asked: Mapping[str, Any]) -> dict[str, Any]:
                 "entry_point_name": "",
                 "source_version": "",
             }
-            connection.execute(insert(_RUNS), run)
+            connection.execute(_INSERT[_RUNS], run)
             connection.execute(
-                insert(_TAGS), [{"run_uuid": run_id, "key": tag.key, "value": tag.value} for tag in tags]
+                _INSERT[_TAGS], [{"run_uuid": run_id, "key": tag.key, "value": tag.value} for tag in tags]
             )
             _add_inputs(connection, experiment_id, run_id, asked["inputs"])
     return {"begun": True, "artifact_uri": artifact_uri}
@@ -108,8 +144,8 @@ def end(store: SqlAlchemyStore, asked: Mapping[str, Any]) -> dict[str, Any]:
     )
     with store.ManagedSessionMaker(read_only=False) as session:
         connection = session.connection()
-        ended = update(_RUNS).where(_RUNS.c.run_uuid == run_id, _RUNS.c.lifecycle_stage == "active")
-        if not connection.execute(ended, {"status": asked["status"], "end_time": asked["end_time"]}).rowcount:
+        ended = {"run_id": run_id, "new_status": asked["status"], "new_end": asked["end_time"]}
+        if not connection.execute(_END_RUN, ended).rowcount:
             raise MlflowException(f"there is no active run {run_id}", INVALID_STATE)
         _replace(connection, _TAGS, run_id, [{"key": tag.key, "value": tag.value} for tag in tags])
         _replace(connection, _PARAMS, run_id, [{"key": param.key, "value": param.value} for param in params])
@@ -118,27 +154,15 @@ def end(store: SqlAlchemyStore, asked: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _is_finished(connection: Connection, experiment_id: int, fingerprint: str) -> bool:
-    run = connection.execute(
-        select(_RUNS.c.run_uuid)
-        .join(_TAGS, _TAGS.c.run_uuid == _RUNS.c.run_uuid)
-        .where(
-            _TAGS.c.key == FINGERPRINT,
-            _TAGS.c.value == fingerprint,
-            _RUNS.c.experiment_id == experiment_id,
-            _RUNS.c.status == "FINISHED",
-            _RUNS.c.lifecycle_stage == "active",
-        )
-        .limit(1)
-    ).first()
+    run = connection.execute(_FIND_FINISHED, {"experiment_id": experiment_id, "fingerprint": fingerprint}).first()
     return run is not None
 
 
 def _add_inputs(connection: Connection, experiment_id: int, run_id: str, inputs: Iterable[Mapping[str, str]]) -> None:
     """Datasets are known to MLflow once in an experiment, by name and digest."""
     for each in inputs:
-        of_dataset = (_DATASETS.c.experiment_id == experiment_id) & (_DATASETS.c.name == each["name"])
-        same = select(_DATASETS.c.dataset_uuid).where(of_dataset, _DATASETS.c.digest == each["digest"])
-        dataset_id = connection.execute(same).scalar()
+        same = {"experiment_id": experiment_id, "name": each["name"], "digest": each["digest"]}
+        dataset_id = connection.execute(_FIND_DATASET, same).scalar()
         if dataset_id is None:
             dataset_id = uuid.uuid4().hex
             dataset = {
@@ -149,7 +173,7 @@ def _add_inputs(connection: Connection, experiment_id: int, run_id: str, inputs:
                 "dataset_source_type": each["source_type"],
                 "dataset_source": each["source"],
             }
-            connection.execute(insert(_DATASETS), dataset)
+            connection.execute(_INSERT[_DATASETS], dataset)
         input_id = uuid.uuid4().hex
         edge = {
             "input_uuid": input_id,
@@ -158,25 +182,21 @@ def _add_inputs(connection: Connection, experiment_id: int, run_id: str, inputs:
             "destination_type": "RUN",
             "destination_id": run_id,
         }
-        connection.execute(insert(_INPUTS), edge)
+        connection.execute(_INSERT[_INPUTS], edge)
         context = {"input_uuid": input_id, "name": "mlflow.data.context", "value": each["context"]}
-        connection.execute(insert(_INPUT_TAGS), context)
+        connection.execute(_INSERT[_INPUT_TAGS], context)
 
 
 def _add_metrics(connection: Connection, run_id: str, rows: list[dict[str, Any]]) -> None:
     """The history, and the latest value of each key, which MLflow keeps in a table of its own."""
     if not rows:
         return
-    keys = {row["key"] for row in rows}
-    known = connection.execute(
-        select(_METRICS.c.key, _METRICS.c.timestamp, _METRICS.c.step, _METRICS.c.value, _METRICS.c.is_nan).where(
-            _METRICS.c.run_uuid == run_id, _METRICS.c.key.in_(keys)
-        )
-    ).mappings()
+    keys = list({row["key"] for row in rows})
+    known = connection.execute(_FIND_METRICS, {"run_id": run_id, "keys": keys}).mappings()
     there = [dict(row) for row in known]
     new = [row for row in rows if row not in there]
     if new:
-        connection.execute(insert(_METRICS), [{"run_uuid": run_id, **row} for row in new])
+        connection.execute(_INSERT[_METRICS], [{"run_uuid": run_id, **row} for row in new])
     latest: dict[str, dict[str, Any]] = {}
     for row in sorted((*there, *new), key=lambda row: (row["step"], row["timestamp"], row["value"])):
         latest[row["key"]] = row
@@ -185,9 +205,8 @@ def _add_metrics(connection: Connection, run_id: str, rows: list[dict[str, Any]]
 
 def _replace(connection: Connection, table: Any, run_id: str, rows: list[dict[str, Any]]) -> None:
     if rows:
-        keys = [row["key"] for row in rows]
-        connection.execute(delete(table).where(table.c.run_uuid == run_id, table.c.key.in_(keys)))
-        connection.execute(insert(table), [{"run_uuid": run_id, **row} for row in rows])
+        connection.execute(_DELETE[table], {"run_id": run_id, "keys": [row["key"] for row in rows]})
+        connection.execute(_INSERT[table], [{"run_uuid": run_id, **row} for row in rows])
 
 
 def _row(store: SqlAlchemyStore, metric: Metric) -> dict[str, Any]:
