@@ -5,8 +5,8 @@ ends every session, and where a running training cannot be stopped. Only light t
 other in one process: a survey has thousands of them, and a process costs more than their work.
 
 Asked (one JSON text per task): task, light, params, inputs, lost (inputs that will not come: port, copy), session, known (what an
-earlier task of the session found out: experiment, session_run), node, force, scratch (a folder that the node manager removes at the
-end, so that a killed task leaves nothing behind).
+earlier task of the session found out: experiment, session_run, stored), node, force, scratch (a folder that the node manager
+removes at the end, so that a killed task leaves nothing behind).
 Told (JSON messages): {"accepted"}, {"run_id"}, {"log"}, and last one of {"reference", "reused", "seconds", "known"},
 {"error", "traceback"} and {"cancelled"}.
 """
@@ -109,13 +109,14 @@ def _call(request: dict[str, Any], tell: _Teller) -> dict[str, Any]:
     from dlg_ml_tasks.tasks.batches import Lost
     from dlg_ml_tasks.tasks.catalogue import find_task
     from dlg_ml_tasks.tracking import Reference
-    from dlg_ml_tasks.tracking.sessions import known_session_run, remember_session_run
+    from dlg_ml_tasks.tracking.sessions import known_session_run, remember_session_run, remember_stored, stored
     from dlg_ml_tasks.tracking.store import known_experiment, remember_experiment
 
     session, known = request["session"], request["known"]
     if known:
         remember_experiment(known["experiment"])
         remember_session_run(session, known["session_run"])
+        remember_stored(session, known["stored"])
     os.environ[SCRATCH] = request["scratch"]
     outcome = find_task(request["task"]).run(
         request["params"],
@@ -130,7 +131,13 @@ def _call(request: dict[str, Any], tell: _Teller) -> dict[str, Any]:
         "reference": outcome.reference.model_dump(),
         "reused": outcome.reused,
         "seconds": outcome.seconds,
-        "known": {"experiment": known_experiment(), "session_run": known_session_run(session)} if session else None,
+        "known": {
+            "experiment": known_experiment(),
+            "session_run": known_session_run(session),
+            "stored": stored(session),
+        }
+        if session
+        else None,
     }
 
 

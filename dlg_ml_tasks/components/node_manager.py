@@ -29,6 +29,7 @@ def main(arguments: list[str]) -> None:
     # First of all: only loggers made after it mark their records with the running drop, and without the mark the engine's own
     # "Error while executing ..." does not reach the drop's log.
     import dlg.runtime  # noqa: F401
+    import gevent
     from dlg.manager import cmdline
     from dlg.manager.session import track_current_session
 
@@ -65,6 +66,12 @@ def main(arguments: list[str]) -> None:
         def destroySession(self, sessionId: str) -> None:  # noqa: N802, N803  # the engine's names
             super().destroySession(sessionId)
             logs.forget(sessionId)
+
+        def stop_zrpcserver(self) -> None:
+            # The engine looks a hundred times a second whether it is to end.
+            while self.rpc_running:
+                gevent.sleep(0.2)
+            super().stop_zrpcserver()
 
         def shutdown(self) -> None:
             self._ends.stop()

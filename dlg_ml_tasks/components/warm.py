@@ -13,7 +13,7 @@ import logging
 import sys
 
 from dlg_ml_tasks.tasks import TASKS
-from dlg_ml_tasks.tasks.environment import describe_environment, git_commit
+from dlg_ml_tasks.tasks.environment import environment_file, git_commit
 
 HEAVY = (
     "torch",
@@ -60,7 +60,7 @@ def warm() -> None:
     for chatty in ("lightning.pytorch", "mlflow"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
     # The code that runs is the code that was imported here, whatever is checked out later.
-    describe_environment()
+    environment_file()
     git_commit()
     # The collector would touch, and so copy, every page that a task shares with this process.
     gc.collect()

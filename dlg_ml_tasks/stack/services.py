@@ -94,7 +94,8 @@ def _mlflow(home: Path, ports: Ports, base: Mapping[str, str]) -> Service:
     return Service(
         name="mlflow",
         command=(
-            *(sys.executable, "-m", "mlflow", "server", "--host", LOOPBACK, "--port", str(ports.mlflow)),
+            *(sys.executable, "-m", "mlflow", "server", "--app-name", "dlg-ml"),
+            *("--host", LOOPBACK, "--port", str(ports.mlflow)),
             # Relative: SQLAlchemy unquotes the path and ends it at a question mark, MLflow makes its directory as it is.
             *("--backend-store-uri", f"sqlite:///{database(home).name}"),
             *("--default-artifact-root", f"ngas://{LOOPBACK}:{ports.ngas}/mlflow", "--no-serve-artifacts"),

@@ -10,7 +10,7 @@ from dlg_ml_tasks.tasks import executors
 from dlg_ml_tasks.tasks.order import Order, write_order
 from dlg_ml_tasks.tasks.parameters import TrainParams
 from dlg_ml_tasks.tasks.surroundings import ended, explained, scratch
-from dlg_ml_tasks.tracking.runs import TaskRun, find_on_cluster
+from dlg_ml_tasks.tracking.runs import TaskRun, find_finished, find_on_cluster
 from dlg_ml_tasks.tracking.sessions import record_reuse
 from dlg_ml_tasks.tracking.tags import STOP
 
@@ -24,7 +24,10 @@ def find_worked_on(fingerprint: str, params: Any, session: str | None, node: str
     """
     if not isinstance(params, TrainParams):
         return None
-    for run in find_on_cluster(fingerprint):
+    begun = find_on_cluster(fingerprint)
+    if begun and find_finished(fingerprint):
+        return None  # that one is reused, whatever became of the others
+    for run in begun:
         if executors.works_on(run, params):
             if session:
                 record_reuse(session, node, run.info.run_id)

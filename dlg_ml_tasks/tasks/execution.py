@@ -19,9 +19,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from mlflow.entities import Run
+
 from dlg_ml_tasks.tasks import elsewhere, executors
 from dlg_ml_tasks.tasks.batches import Lost, refuse_if_too_many
-from dlg_ml_tasks.tasks.environment import git_commit
+from dlg_ml_tasks.tasks.environment import environment_file, git_commit
 from dlg_ml_tasks.tasks.errors import ServiceDown
 from dlg_ml_tasks.tasks.fingerprint import fingerprint_of
 from dlg_ml_tasks.tasks.order import Order
@@ -30,9 +32,9 @@ from dlg_ml_tasks.tasks.rank import ONLY, Rank
 from dlg_ml_tasks.tasks.surroundings import end_quietly, ended, explained, recorded, scratch
 from dlg_ml_tasks.tasks.task import Outcome, Task
 from dlg_ml_tasks.tracking import Reference
-from dlg_ml_tasks.tracking.runs import TaskRun, find_finished
-from dlg_ml_tasks.tracking.sessions import record_reuse
-from dlg_ml_tasks.tracking.tags import CLUSTER
+from dlg_ml_tasks.tracking.runs import TaskRun
+from dlg_ml_tasks.tracking.sessions import record_reuse, store_once
+from dlg_ml_tasks.tracking.tags import CLUSTER, ENVIRONMENT
 
 log = logging.getLogger(__name__)
 
@@ -92,8 +94,6 @@ def execute(
         resolved = work_module.resolve(checked, connected)
         code = [work_module.perform, *work_module.uses(checked)]
         fingerprint = fingerprint_of(task.name, checked, resolved, inputs, code)
-        if not force and (found := _reuse(fingerprint, session, node)):
-            return found
         started = time.monotonic()
         worked_on = None if force else elsewhere.find_worked_on(fingerprint, checked, session, node)
         executor = executors.SLURM if worked_on else executors.named_by(checked)
@@ -101,8 +101,13 @@ def execute(
             "mlflow.source.git.commit": git_commit(),
             **({CLUSTER: executor} if executor == executors.SLURM else {}),
         }
+        if session and task.light:
+            tags[ENVIRONMENT] = store_once(session, *environment_file())
         logged = checked.model_dump(mode="json")
-        run = worked_on or TaskRun.start(task.name, node, fingerprint, logged, inputs, tags, session)
+        begin = TaskRun.start if force else TaskRun.find_or_start
+        run = worked_on or begin(task.name, node, fingerprint, logged, inputs, tags, session)
+        if not isinstance(run, TaskRun):
+            return _reuse(*run, session, node)
     if executor:
         given = {port: list(references) for port, references in inputs.items()}
         order = Order(
@@ -110,7 +115,12 @@ def execute(
         )
         done = elsewhere.have_done(executor, run, order, checked, on_start, is_new=not worked_on)
         return Outcome(done.reference, run.run_id, bool(worked_on), time.monotonic() - started, done.metrics)
-    with explained(), ended(run), scratch() as work, recorded(run, work / "records", inputs) as records:
+    with (
+        explained(),
+        ended(run),
+        scratch() as work,
+        recorded(run, work / "records", inputs, environment=ENVIRONMENT not in tags) as records,
+    ):
         if on_start:
             on_start(run.run_id)
         log.info("%s started, run %s", node, run.run_id)
@@ -122,11 +132,7 @@ def execute(
     return Outcome(result.reference, run.run_id, False, time.monotonic() - started, dict(result.metrics))
 
 
-def _reuse(fingerprint: str, session: str | None, node: str) -> Outcome | None:
-    found = find_finished(fingerprint)
-    if found is None:
-        return None
-    run, reference = found
+def _reuse(run: Run, reference: Reference, session: str | None, node: str) -> Outcome:
     if session:
         record_reuse(session, node, run.info.run_id)
     log.info("%s reused run %s", node, run.info.run_id)

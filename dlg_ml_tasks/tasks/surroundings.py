@@ -11,13 +11,12 @@ import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import requests
 from mlflow.exceptions import MlflowException
 
 from dlg_ml_tasks.archive import NgasError
-from dlg_ml_tasks.tasks.environment import SCRATCH, describe_environment
+from dlg_ml_tasks.tasks.environment import SCRATCH, environment_file
 from dlg_ml_tasks.tasks.errors import TaskAbandoned, TaskCancelled, TaskCutShort, TaskError
 from dlg_ml_tasks.tasks.explaining import explain
 from dlg_ml_tasks.tracking import Reference
@@ -79,15 +78,22 @@ def scratch() -> Iterator[Path]:
 
 @contextmanager
 def recorded(
-    run: TaskRun, folder: Path, inputs: Mapping[str, Sequence[Reference]], *, goes_on: bool = False
+    run: TaskRun,
+    folder: Path,
+    inputs: Mapping[str, Sequence[Reference]],
+    *,
+    environment: bool = True,
+    goes_on: bool = False,
 ) -> Iterator[Path]:
-    """A folder that becomes artifacts of the run, also when the task fails, with environment, inputs and this thread's log in it.
+    """A folder that becomes artifacts of the run, also when the task fails, with inputs, log of this thread and environment.
 
     Sent together at the end: small files cost by the piece. The log `goes_on` from where an earlier attempt of the run left it.
     """
     folder.mkdir()
-    _write_json(folder / "environment.json", describe_environment())
-    _write_json(folder / "inputs.json", {port: [ref.model_dump() for ref in refs] for port, refs in inputs.items()})
+    if environment:
+        (folder / "environment.json").write_text(environment_file()[1])
+    if inputs:
+        (folder / "inputs.json").write_text(_as_json(inputs))
     if goes_on:
         download_artifact(run.run_id, _LOG, folder)
     handler = logging.FileHandler(folder / _LOG, encoding="utf-8")
@@ -97,7 +103,9 @@ def recorded(
     package = logging.getLogger("dlg_ml_tasks")
     level = package.level
     package.addHandler(handler)
-    package.setLevel(min(package.getEffectiveLevel(), logging.INFO))
+    # Setting a level makes every logger of the process forget what it knows of levels.
+    if not package.isEnabledFor(logging.INFO):
+        package.setLevel(logging.INFO)
     try:
         yield folder
     except BaseException:
@@ -105,7 +113,8 @@ def recorded(
         raise
     finally:
         package.removeHandler(handler)
-        package.setLevel(level)
+        if package.level != level:
+            package.setLevel(level)
         handler.close()
         try:
             run.log_folder(folder)
@@ -113,5 +122,5 @@ def recorded(
             log.error("the task's log could not be stored: %s", error)
 
 
-def _write_json(file: Path, value: Any) -> None:
-    file.write_text(json.dumps(value, indent=2, sort_keys=True))
+def _as_json(inputs: Mapping[str, Sequence[Reference]]) -> str:
+    return json.dumps({port: [ref.model_dump() for ref in refs] for port, refs in inputs.items()}, sort_keys=True)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import tempfile
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from mlflow import MlflowClient
 from mlflow.entities import Run
+from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 from mlflow.tracking import get_tracking_uri
 
 from dlg_ml_tasks.tracking.store import experiment_id, experiment_name, reachable_client, run_url
@@ -16,6 +19,9 @@ from dlg_ml_tasks.tracking.tags import CLUSTER, KIND, NODE, PROGRESS, REUSED, SE
 _SEVERITY = {"FINISHED": 0, "KILLED": 1, "FAILED": 2}
 
 _known: dict[tuple[str, str, str], str] = {}
+
+_stored: set[tuple[str, str]] = set()
+"""Parent runs, and the names of what is stored with them."""
 
 _LATECOMERS = 0.5
 """Seconds between a run's start and its being seen by others, at most."""
@@ -93,6 +99,31 @@ def known_session_run(session: str) -> str | None:
 def remember_session_run(session: str, run_id: str) -> None:
     """Save this process the search for a session's parent run, which another one has done."""
     _known[get_tracking_uri(), experiment_name(), session] = run_id
+
+
+def store_once(session: str, name: str, text: str) -> str:
+    """Keep a text among the artifacts of a session's parent run, where it is the same for all its tasks; returns its URI."""
+    client = reachable_client()
+    run_id = session_run(client, session)
+    if (run_id, name) not in _stored:
+        with tempfile.TemporaryDirectory() as folder:
+            file = Path(folder) / name
+            file.write_text(text)
+            get_artifact_repository(client.get_run(run_id).info.artifact_uri).log_artifact(str(file))
+        _stored.add((run_id, name))
+    return f"runs:/{run_id}/{name}"
+
+
+def stored(session: str) -> list[str]:
+    """What this process knows to be stored (`store_once`) with a session."""
+    return sorted(name for run_id, name in _stored if run_id == known_session_run(session))
+
+
+def remember_stored(session: str, names: Iterable[str]) -> None:
+    """Save this process the storing of what another one has stored with a session."""
+    run_id = known_session_run(session)
+    if run_id:
+        _stored.update((run_id, name) for name in names)
 
 
 def _create(client: MlflowClient, session: str) -> str:
