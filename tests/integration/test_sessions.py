@@ -7,6 +7,7 @@ import os
 import signal
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -30,13 +31,10 @@ STOPPED_WITHIN = child.GRACE_SECONDS + 1
 BUSY_MACHINE = 6
 
 
-NODES = 4
-
-
 @pytest.fixture(scope="module")
 def cluster(stack: Any, home: Path) -> Iterator[Cluster]:
-    """The stack with four node managers, of which most tests use two."""
-    stack("up", "--nodes", str(NODES))
+    """The stack with two node managers."""
+    stack("up", "--nodes", "2")
     yield Cluster(stack, home)
     stack("up", "--nodes", "1")
 
@@ -53,10 +51,14 @@ class Cluster:
         assert state is not None
         return state.get(name)
 
-    @property
-    def nodes(self) -> list[str]:
-        """The names of the node managers."""
-        return ["node", *(f"node-{number}" for number in range(2, NODES + 1))]
+    @contextmanager
+    def of(self, nodes: int) -> Iterator[None]:
+        """So many node managers for a while."""
+        self.command("up", "--nodes", str(nodes))
+        try:
+            yield
+        finally:
+            self.command("up", "--nodes", "2")
 
     @property
     def island(self) -> Island:
@@ -100,7 +102,7 @@ class Cluster:
         """What the node managers run besides themselves: fork servers and tasks."""
         return {
             child.pid
-            for name in self.nodes
+            for name in ("node", "node-2")
             for child in psutil.Process(self.service(name).pid).children(recursive=True)
         }
 
@@ -212,11 +214,12 @@ def test_a_survey_is_spread_over_nodes_and_its_tasks_read_and_write_on_others(
 ) -> None:
     name = f"spread-{nodes}"
     settings = ("recipe=digits", f"model_name={name}", f"infer.model=models:/{name}@champion", f"seed={nodes}")
-    session = cluster.submit(GRAPHS / "survey.graph", *settings, "batches=4", nodes=str(nodes))
-    result = follow(cluster.island, session)
+    with cluster.of(nodes):
+        session = cluster.submit(GRAPHS / "survey.graph", *settings, "batches=4", nodes=str(nodes))
+        result = follow(cluster.island, session)
+        drops = cluster.island.graph(session)
     assert result.ok, result.reason
     assert len({task.host for task in result.tasks}) == nodes
-    drops = cluster.island.graph(session)
     # The translator cuts this graph after the tasks for two nodes, and before them for four.
     assert any(
         drops[next(iter(link)) if isinstance(link, dict) else link]["node"] != drop["node"]
@@ -230,9 +233,9 @@ def test_a_graph_goes_where_it_is_sent(cluster: Cluster, acts: Callable[..., Pat
     cluster.command("run", str(acts("here")), "--nodes", f"127.0.0.1:{port}")
     newest = cluster.json("sessions", "list")[0]["session"]
     assert {drop["node"].split(":")[1] for drop in cluster.island.graph(newest).values()} == {str(port)}
-    refused = cluster.command("run", str(acts("here")), "--nodes", "5", check=False)
+    refused = cluster.command("run", str(acts("here")), "--nodes", "3", check=False)
     assert refused.returncode == 1
-    assert "there are 4" in refused.stderr
+    assert "there are 2" in refused.stderr
 
 
 def test_a_training_whose_node_manager_is_killed_goes_on_from_its_checkpoint_to_the_same_weights(
@@ -248,7 +251,7 @@ def test_a_training_whose_node_manager_is_killed_goes_on_from_its_checkpoint_to_
         return bool(run and cluster.mlflow.list_artifacts(run.info.run_id, "checkpoints"))
 
     assert eventually(has_checkpoint)
-    for name in cluster.nodes[:2]:
+    for name in ("node", "node-2"):
         os.kill(cluster.service(name).pid, signal.SIGKILL)
     interrupted = cluster.run_of(session, "train")
     assert interrupted is not None
@@ -279,7 +282,7 @@ def test_a_session_ends_when_one_of_its_node_managers_dies(cluster: Cluster, act
 
     assert eventually(lambda: cluster.run_of(session, "load-sleep"))
     (host,) = {drop["node"] for drop in island.graph(session).values() if drop["name"] == "load-sleep"}
-    victim = next(name for name in cluster.nodes if str(cluster.service(name).ports[name]) == host.split(":")[1])
+    victim = next(name for name in ("node", "node-2") if str(cluster.service(name).ports[name]) == host.split(":")[1])
     os.kill(cluster.service(victim).pid, signal.SIGKILL)
     result = follow(island, session, silent_after=2)
     assert not result.ok
