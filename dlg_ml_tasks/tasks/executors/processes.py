@@ -31,6 +31,8 @@ class ProcessExecutor:
         self._params = params
         self._log = folder / "processes.log"
         self._processes: list[subprocess.Popen[bytes]] = []
+        self._failure: State | None = None
+        """The first process that failed: those that are stopped because of it fail, too."""
 
     def submit(self) -> str:
         """Start the processes."""
@@ -55,15 +57,17 @@ class ProcessExecutor:
 
     def look(self) -> State:
         """Running as long as all are; over when all have ended."""
+        if self._failure is not None:
+            return self._failure
         codes = [process.poll() for process in self._processes]
         if any(codes):
             self._stop()
             number, code = next((number, code) for number, code in enumerate(codes) if code)
             how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
             printed = " ".join(self._log.read_text(encoding="utf-8", errors="replace")[-_TAIL:].split())
-            return State(
-                f"process {number + 1} of {len(codes)} {how}; it printed last: {printed or 'nothing'}", is_over=True
-            )
+            text = f"process {number + 1} of {len(codes)} {how}; they printed last: {printed or 'nothing'}"
+            self._failure = State(text, is_over=True)
+            return self._failure
         if None in codes:
             return State("running")
         return State("the processes ended without a result", is_over=True)
