@@ -1,0 +1,79 @@
+"""One site: its settings, what it reads from, and the read model that pages are made from."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+from dlg_ml_tasks.web.readmodel.database import Database
+from dlg_ml_tasks.web.readmodel.reading import ModelReader
+from dlg_ml_tasks.web.readmodel.records import Run, run_from
+from dlg_ml_tasks.web.readmodel.refreshing import Freshness, Refresher
+from dlg_ml_tasks.web.readmodel.writing import ModelWriter
+from dlg_ml_tasks.web.settings import Settings
+from dlg_ml_tasks.web.sources.archive import ArchiveReader
+from dlg_ml_tasks.web.sources.errors import NotThere
+from dlg_ml_tasks.web.sources.mlflow import MlflowReader
+
+_FIRST_LOOK_S = 0.9
+"""Seconds that the first page waits for MLflow; after that it says that it is still being asked."""
+
+
+class Site:
+    """What every page is made from. Thread safe once started."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.mlflow = MlflowReader(settings.tracking_uri)
+        self.archive = ArchiveReader(settings.artifacts)
+        self._temporary = tempfile.TemporaryDirectory(prefix="dlg-ml-web-") if settings.cache is None else None
+        folder = settings.cache or Path(self._temporary.name if self._temporary else "")
+        folder.mkdir(parents=True, exist_ok=True)
+        database = Database(folder / "readmodel.sqlite")
+        known = database.prepare(settings.tracking_uri, settings.public)
+        self._writer = ModelWriter(database)
+        self.model = ModelReader(database)
+        self._refresher = Refresher(
+            self._writer, self.mlflow, self.archive, tagged=settings.public == "tagged", known=known
+        )
+
+    def start(self) -> None:
+        """Begin to read."""
+        self._refresher.start()
+
+    def stop(self) -> None:
+        """End the background work, and remove what was temporary."""
+        self._refresher.stop()
+        if self._temporary:
+            self._temporary.cleanup()
+
+    @property
+    def freshness(self) -> Freshness:
+        """How far the reading is, and what is down."""
+        return self._refresher.freshness
+
+    @property
+    def generation(self) -> int:
+        """Another number whenever something changed that a page may show."""
+        return self._writer.generation
+
+    def await_first_look(self) -> None:
+        """Give an empty read model a moment to fill: what follows can make a page."""
+        self._refresher.ready.wait(_FIRST_LOOK_S)
+
+    def run(self, run_id: str) -> Run:
+        """A public run, from MLflow if it has not been read yet. Raises NotThere, SourceDown."""
+        found = self.model.run(run_id)
+        if found is not None:
+            return found
+        if self.freshness.complete and not self.freshness.problems:
+            # Whatever is public is known, but for what began within the last seconds.
+            self._refresher.look_now()
+        run = run_from(self.mlflow.run(run_id))
+        if run.experiment not in (self.model.fact("experiments") or {}):
+            raise NotThere(f"there is no run {run_id}")
+        return run
+
+    def experiment(self, run: Run) -> str:
+        """The name of a run's experiment."""
+        return str((self.model.fact("experiments") or {}).get(run.experiment, run.experiment))
