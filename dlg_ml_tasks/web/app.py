@@ -15,7 +15,20 @@ from starlette.exceptions import HTTPException
 from starlette.staticfiles import StaticFiles
 
 from dlg_ml_tasks.web.headers import SecurityHeaders
-from dlg_ml_tasks.web.pages import health, models, overview, run, runs
+from dlg_ml_tasks.web.pages import (
+    downloads,
+    feed,
+    files,
+    health,
+    interface,
+    lineage,
+    models,
+    overview,
+    results,
+    run,
+    runs,
+    search,
+)
 from dlg_ml_tasks.web.pages.answering import Answerer, PageModel, wants_json
 from dlg_ml_tasks.web.settings import Settings
 from dlg_ml_tasks.web.site import Site
@@ -24,7 +37,7 @@ from dlg_ml_tasks.web.sources.errors import NotThere, SourceDown
 _STATIC = Path(__file__).parent / "static"
 _RETRY_AFTER_S = 10
 
-_ROUTERS = (health.router, overview.router, models.router, run.router, runs.router)
+_PAGES = (overview, results, models, files, downloads, run, runs, lineage, search, feed, interface, health)
 
 
 def create_app(settings: Settings) -> FastAPI:
@@ -46,13 +59,13 @@ def create_app(settings: Settings) -> FastAPI:
         lifespan=lifespan,
         docs_url=None,
         redoc_url=None,
-        openapi_url="/openapi.json",
+        openapi_url=f"{settings.prefix}/openapi.json",
         redirect_slashes=False,
     )
     app.state.site = site
     app.state.answerer = Answerer(site)
-    for router in _ROUTERS:
-        app.include_router(router, prefix=settings.prefix)
+    for page in _PAGES:
+        app.include_router(page.router, prefix=settings.prefix)
     app.mount(f"{settings.prefix}/static", StaticFiles(directory=_STATIC), name="static")
     app.add_exception_handler(NotThere, _not_there)
     app.add_exception_handler(SourceDown, _source_down)

@@ -16,6 +16,8 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from pydantic import BaseModel
 
 from dlg_ml_tasks.web.drawing.bars import daily_bars
+from dlg_ml_tasks.web.drawing.graph import draw
+from dlg_ml_tasks.web.drawing.waterfall import waterfall_svg
 from dlg_ml_tasks.web.pages import formatting
 from dlg_ml_tasks.web.site import Site
 
@@ -103,6 +105,8 @@ class Answerer:
             plural=formatting.plural,
             asset=_Assets(),
             bars=daily_bars,
+            draw=draw,
+            waterfall_svg=waterfall_svg,
         )
 
     def answer(self, request: Request, key: Hashable, build: Callable[[], PageModel]) -> Response:

@@ -10,6 +10,7 @@ from pydantic import BaseModel
 
 from dlg_ml_tasks.web.drawing.bars import DayCount
 from dlg_ml_tasks.web.pages.answering import PageModel, add_page
+from dlg_ml_tasks.web.pages.formatting import path
 from dlg_ml_tasks.web.pages.parts import RunLine, VersionLine, champion_of, run_line, version_line
 from dlg_ml_tasks.web.readmodel.reading import RunFilter
 from dlg_ml_tasks.web.readmodel.records import Model
@@ -63,6 +64,10 @@ class Overview(PageModel):
 
     def page_title(self) -> str:
         return "Overview"
+
+    def picture(self) -> str:
+        newest = next((each for each in self.inferences if each.picture), None)
+        return f"files/{newest.run.run_id}/{path(newest.picture)}" if newest else ""
 
     def summary(self) -> str:
         return f"{len(self.champions)} models, {self.runs} runs: what was trained, what was inferred, from which raw files."

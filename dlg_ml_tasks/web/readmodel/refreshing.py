@@ -215,12 +215,21 @@ class Refresher:
     def _items(self, run: Run) -> list[Item]:
         try:
             content = self._archive.read(run.location, _WITH_ITEMS[run.task], _LARGEST_TABLE)
-            return _ITEMS[run.task](json.loads(content))
+            items = _ITEMS[run.task](json.loads(content))
+            return items + self._first_picture(run, items) if run.task == "infer" else items
         except NotThere:
             return []
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             log.warning("run %s: its %s cannot be read (%s)", run.run_id, _WITH_ITEMS[run.task], error)
             return []
+
+    def _first_picture(self, run: Run, items: list[Item]) -> list[Item]:
+        """A picture that stands for an inference in lists and on the cards of shared links."""
+        if not items:
+            return []
+        folder = f"results/{items[0].name}"
+        pictures = [each for each in self._archive.list(run.location, folder) if each.name.endswith(".png")]
+        return [Item("picture", f"{folder}/{pictures[0].name}")] if pictures else []
 
     def _look_at_size(self) -> None:
         if time.monotonic() - self._sized < _SIZE_EVERY_S:

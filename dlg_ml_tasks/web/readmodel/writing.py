@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from dlg_ml_tasks.web.readmodel.database import Database
 from dlg_ml_tasks.web.readmodel.records import Model, Run
@@ -23,6 +23,10 @@ class Item(NamedTuple):
     sha256: str = ""
     size: int = 0
     detail: str = "{}"
+
+    def fact(self, name: str) -> Any:
+        """Something of the detail; an empty text if it is not there."""
+        return json.loads(self.detail).get(name, "")
 
 
 class Edge(NamedTuple):
