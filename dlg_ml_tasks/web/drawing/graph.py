@@ -13,11 +13,12 @@ from itertools import pairwise
 from markupsafe import Markup, escape
 from pydantic import BaseModel
 
-_WIDE, _HIGH = 176, 50
-_GAP_X, _GAP_Y = 64, 18
+_WIDE, _HIGH = 152, 50
+_GAP_X, _GAP_Y = 40, 18
 _MARGIN = 6
 _SWEEPS = 8
-_LABEL = 23  # characters that fit into a node
+_FITS = 900  # pixels; a wider graph shrinks with the page, down to this
+_LABEL = 20  # characters that fit into a node
 
 
 class Node(BaseModel):
@@ -76,7 +77,7 @@ def draw(nodes: Sequence[Node], links: Sequence[Link], prefix: str) -> Markup:
     drawn = "".join(_node(node, places[node.id], prefix) for node in nodes)
     # A group and not a picture: its links are to be reached.
     return Markup(  # noqa: S704  own text, escaped where it is not
-        f'<svg class="graph" viewBox="0 0 {width:.0f} {height:.0f}" width="{width:.0f}" height="{height:.0f}" role="group" '
+        f'<svg class="graph{" graph-wide" if width > _FITS else ""}" viewBox="0 0 {width:.0f} {height:.0f}" width="{width:.0f}" height="{height:.0f}" role="group" '
         f'aria-label="Lineage, from raw files on the left to predictions on the right">{edges}{drawn}</svg>'
     )
 
@@ -178,4 +179,4 @@ def _node(node: Node, place: _Place, prefix: str) -> str:
 
 def _fitting(text: str) -> str:
     """The text, or its beginning and its end: names of observations differ in the middle or at the end."""
-    return text if len(text) <= _LABEL else f"{text[: _LABEL - 12]}…{text[-11:]}"
+    return text if len(text) <= _LABEL else f"{text[: _LABEL - 11]}…{text[-10:]}"

@@ -43,7 +43,7 @@ def waterfall_svg(view: WaterfallView, run_id: str, prefix: str) -> Markup:
     )
     for number, layer in enumerate(view.layers, 1):
         pictures += (
-            f'<image class="samples layer layer-{number}" href="{_address(prefix, layer.run_id, layer.file)}" {frame} '
+            f'<image class="samples layer layer-{number}{" layer-earlier" if layer.run_id != run_id else ""}" href="{_address(prefix, layer.run_id, layer.file)}" {frame} '
             'preserveAspectRatio="none"/>'
         )
     label = f"{view.title}: {_named(view.value)} over {_named(view.x)} and {_named(view.y)}"
