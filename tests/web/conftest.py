@@ -7,9 +7,11 @@ import os
 import socket
 import subprocess
 import sys
+import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from http.client import HTTPConnection, HTTPResponse
 from pathlib import Path
@@ -29,6 +31,11 @@ class Story:
     model: str
     experiment: str
     session: str
+    locations: Mapping[str, str]
+
+    def location(self, run_id: str) -> str:
+        """Where a run's artifacts lie."""
+        return self.locations[run_id]
 
 
 @dataclass(frozen=True)
@@ -73,8 +80,72 @@ class Client:
             time.sleep(0.2)
 
 
+class Gate:
+    """A way to a server on this machine that can be closed, as if the server had stopped, and opened again at the same address."""
+
+    def __init__(self, host: str, port: int) -> None:
+        self._target = (host, port)
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port: int = self._listener.getsockname()[1]
+        self._ends: list[socket.socket] = []
+        self._open = threading.Event()
+        self._open.set()
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    @contextmanager
+    def closed(self) -> Iterator[None]:
+        """Cut all connections, and every new one at once."""
+        self._open.clear()
+        for end in self._ends:
+            with suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
+        self._ends.clear()
+        try:
+            yield
+        finally:
+            self._open.set()
+
+    def _accept(self) -> None:
+        while True:
+            client, _ = self._listener.accept()
+            if not self._open.is_set():
+                client.close()
+                continue
+            server = socket.create_connection(self._target)
+            self._ends += [client, server]
+            for source, sink in ((client, server), (server, client)):
+                threading.Thread(target=self._pump, args=(source, sink), daemon=True).start()
+
+    @staticmethod
+    def _pump(source: socket.socket, sink: socket.socket) -> None:
+        with suppress(OSError):
+            while block := source.recv(1 << 16):
+                sink.sendall(block)
+        for end in (source, sink):
+            with suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
+        source.close()
+
+
+def gate_to(url: str) -> Gate:
+    parts = urlsplit(url)
+    return Gate(parts.hostname or "", parts.port or 0)
+
+
 @pytest.fixture(scope="session")
-def story(archive: str, tracking_store: Path, tracking_server: str) -> Iterator[Story]:
+def archive_gate(archive: str) -> Gate:
+    """The way to the archive that the story's files lie behind."""
+    return gate_to(archive)
+
+
+@pytest.fixture(scope="session")
+def mlflow_gate(tracking_server: str) -> Gate:
+    """A way to the tracking server for sites that are to lose it."""
+    return gate_to(tracking_server)
+
+
+@pytest.fixture(scope="session")
+def story(archive_gate: Gate, tracking_store: Path, tracking_server: str) -> Iterator[Story]:
     """Two nights of digits loaded, preprocessed, trained on, retrained on, judged and inferred, in one session, all public."""
     import mlflow
 
@@ -86,7 +157,9 @@ def story(archive: str, tracking_store: Path, tracking_server: str) -> Iterator[
         patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tracking_store}")
         patch.setenv("DLG_ML_EXPERIMENT", name)
         client = mlflow.MlflowClient()
-        client.create_experiment(name, artifact_location=f"{archive}/{name}", tags={"public": "yes"})
+        client.create_experiment(
+            name, artifact_location=f"ngas://127.0.0.1:{archive_gate.port}/{name}", tags={"public": "yes"}
+        )
         session = f"life-{uuid.uuid4().hex[:8]}"
         begin_session(session)
         recipe = {"recipe": "digits"}
@@ -110,7 +183,8 @@ def story(archive: str, tracking_store: Path, tracking_server: str) -> Iterator[
         run(promote, "promote", named, model=second, data=data["B"], earlier=data["A"])
         run(infer, "infer", {**recipe, "model": f"models:/{model}@champion"}, data=list(data.values()))
         end_session(session, "FINISHED")
-        yield Story(runs, model, name, session)
+        locations = {run_id: client.get_run(run_id).info.artifact_uri for run_id in runs.values()}
+        yield Story(runs, model, name, session, locations)
 
 
 @pytest.fixture(scope="session")
@@ -120,7 +194,21 @@ def site(story: Story, tracking_server: str, tmp_path_factory: pytest.TempPathFa
     with served(tracking_server, folder, DLG_ML_WEB_PUBLIC="tagged") as client:
         client.wait_for(lambda: client.get("/health").json["complete"])
         client.wait_for(lambda: story.runs["infer"] in client.get("/runs").text)
+        client.wait_for(lambda: bool(client.get(f"/results/{story.runs['infer']}.json").json["items"]))
         yield client
+
+
+@pytest.fixture
+def serve(tracking_server: str, tmp_path: Path) -> Iterator[Callable[..., Client]]:
+    """Starts further sites with settings of their own."""
+    with ExitStack() as stack:
+
+        def start(tracking_uri: str = tracking_server, **environment: str) -> Client:
+            folder = tmp_path / f"site-{uuid.uuid4().hex[:6]}"
+            folder.mkdir()
+            return stack.enter_context(served(tracking_uri, folder, **environment))
+
+        yield start
 
 
 class served:  # noqa: N801  used as a function

@@ -76,9 +76,11 @@ def draw(nodes: Sequence[Node], links: Sequence[Link], prefix: str) -> Markup:
     edges = "".join(_edge(way, link.role) for link, way in ways)
     drawn = "".join(_node(node, places[node.id], prefix) for node in nodes)
     # A group and not a picture: its links are to be reached.
+    label = "Lineage, from raw files on the left to predictions on the right"
+    style = "graph graph-wide" if width > _FITS else "graph"
     return Markup(  # noqa: S704  own text, escaped where it is not
-        f'<svg class="graph{" graph-wide" if width > _FITS else ""}" viewBox="0 0 {width:.0f} {height:.0f}" width="{width:.0f}" height="{height:.0f}" role="group" '
-        f'aria-label="Lineage, from raw files on the left to predictions on the right">{edges}{drawn}</svg>'
+        f'<svg class="{style}" viewBox="0 0 {width:.0f} {height:.0f}" width="{width:.0f}" height="{height:.0f}" '
+        f'role="group" aria-label="{label}">{edges}{drawn}</svg>'
     )
 
 

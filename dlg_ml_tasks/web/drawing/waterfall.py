@@ -42,10 +42,9 @@ def waterfall_svg(view: WaterfallView, run_id: str, prefix: str) -> Markup:
         f'<image class="samples" href="{_address(prefix, run_id, view.file)}" {frame} preserveAspectRatio="none"/>'
     )
     for number, layer in enumerate(view.layers, 1):
-        pictures += (
-            f'<image class="samples layer layer-{number}{" layer-earlier" if layer.run_id != run_id else ""}" href="{_address(prefix, layer.run_id, layer.file)}" {frame} '
-            'preserveAspectRatio="none"/>'
-        )
+        style = f"samples layer layer-{number}" + (" layer-earlier" if layer.run_id != run_id else "")
+        address = _address(prefix, layer.run_id, layer.file)
+        pictures += f'<image class="{style}" href="{address}" {frame} preserveAspectRatio="none"/>'
     label = f"{view.title}: {_named(view.value)} over {_named(view.x)} and {_named(view.y)}"
     for layer in view.layers:
         label += f"; {layer.name} cover {100 * layer.fraction:.2f} per cent"

@@ -69,9 +69,9 @@ def number(value: float) -> str:
         return str(value)
     if value == int(value) and abs(value) < 1e15:
         return f"{int(value):,}".replace(",", "\u202f")
-    if 1e-3 <= abs(value) < 1e5:
-        return f"{value:.4g}" if abs(value) < 1000 else f"{value:.1f}"
-    return f"{value:.3g}"
+    if 1e-3 <= abs(value) < 1000:
+        return f"{value:.4g}"
+    return f"{value:,.1f}".replace(",", "\u202f") if 1000 <= abs(value) < 1e12 else f"{value:.3g}"
 
 
 def signed(value: float) -> str:

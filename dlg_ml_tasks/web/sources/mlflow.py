@@ -37,13 +37,18 @@ Json = dict[str, Any]
 class MlflowReader:
     """Reads one tracking server. Thread safe.
 
-    timeout: seconds that one call may take; nothing is tried twice.
+    timeout: seconds that one call may take.
     """
 
     def __init__(self, tracking_uri: str, timeout: float = 10.0) -> None:
         self._base = f"{tracking_uri.rstrip('/')}/api/2.0/mlflow"
         self._pool = urllib3.PoolManager(
-            maxsize=8, retries=False, timeout=urllib3.Timeout(connect=min(timeout, 3.0), read=timeout)
+            maxsize=8,
+            # Once more, at once: a kept connection may have been closed by the server meanwhile.
+            retries=urllib3.Retry(
+                total=1, connect=0, redirect=0, status=0, allowed_methods=None, raise_on_status=False
+            ),
+            timeout=urllib3.Timeout(connect=min(timeout, 3.0), read=timeout),
         )
 
     def experiments(self) -> list[Json]:
