@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import logging
-import sys
 
 from dlg_ml_tasks.web.server import serve
 from dlg_ml_tasks.web.settings import SettingsError, settings_from
@@ -25,4 +24,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -29,7 +29,7 @@ from dlg_ml_tasks.web.pages import (
     runs,
     search,
 )
-from dlg_ml_tasks.web.pages.answering import Answerer, PageModel, wants_json
+from dlg_ml_tasks.web.pages.answering import HTML, Answerer, PageModel, wants_json
 from dlg_ml_tasks.web.settings import Settings
 from dlg_ml_tasks.web.site import Site
 from dlg_ml_tasks.web.sources.errors import NotThere, SourceDown
@@ -128,7 +128,7 @@ def _problem(request: Request, status: int, title: str, detail: str, headers: di
         answerer.render(page, request),
         status,
         {**(headers or {}), "Cache-Control": "no-store"},
-        "text/html; charset=utf-8",
+        HTML,
     )
 
 

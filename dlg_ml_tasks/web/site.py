@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import tempfile
+import threading
+from collections.abc import Callable, Hashable
 from pathlib import Path
+from typing import TypeVar, cast
 
 from dlg_ml_tasks.web.readmodel.database import Database
 from dlg_ml_tasks.web.readmodel.reading import ModelReader
@@ -15,6 +18,9 @@ from dlg_ml_tasks.web.sources.archive import ArchiveReader
 from dlg_ml_tasks.web.sources.errors import NotThere
 from dlg_ml_tasks.web.sources.mlflow import MlflowReader
 
+T = TypeVar("T")
+
+_MOST_COUNTED = 500
 _FIRST_LOOK_S = 0.9
 """Seconds that the first page waits for MLflow; after that it says that it is still being asked."""
 
@@ -29,13 +35,17 @@ class Site:
         self._temporary = tempfile.TemporaryDirectory(prefix="dlg-ml-web-") if settings.cache is None else None
         folder = settings.cache or Path(self._temporary.name if self._temporary else "")
         folder.mkdir(parents=True, exist_ok=True)
-        database = Database(folder / "readmodel.sqlite")
-        known = database.prepare(settings.tracking_uri, settings.public)
-        self._writer = ModelWriter(database)
-        self.model = ModelReader(database)
+        self._database = Database(folder / "readmodel.sqlite")
+        known = self._database.prepare(settings.tracking_uri, settings.public)
+        self._writer = ModelWriter(self._database)
+        self.model = ModelReader(self._database)
         self._refresher = Refresher(
             self._writer, self.mlflow, self.archive, tagged=settings.public == "tagged", known=known
         )
+
+        self._lock = threading.Lock()
+        self._counted: dict[Hashable, object] = {}
+        self._counted_at = -1
 
     def start(self) -> None:
         """Begin to read."""
@@ -44,6 +54,7 @@ class Site:
     def stop(self) -> None:
         """End the background work, and remove what was temporary."""
         self._refresher.stop()
+        self._database.close()
         if self._temporary:
             self._temporary.cleanup()
 
@@ -56,6 +67,21 @@ class Site:
     def generation(self) -> int:
         """Another number whenever something changed that a page may show."""
         return self._writer.generation
+
+    def once(self, key: Hashable, make: Callable[[], T]) -> T:
+        """What `make` returns, remembered until something changes: for what many pages count anew."""
+        generation = self.generation
+        with self._lock:
+            if self._counted_at != generation or len(self._counted) > _MOST_COUNTED:
+                self._counted.clear()
+                self._counted_at = generation
+            if key in self._counted:
+                return cast("T", self._counted[key])
+        value = make()
+        with self._lock:
+            if self._counted_at == generation:
+                self._counted[key] = value
+        return value
 
     def await_first_look(self) -> None:
         """Give an empty read model a moment to fill: what follows can make a page."""

@@ -88,7 +88,7 @@ def test_a_place_that_is_none_is_refused() -> None:
 
 def test_the_pages_connection_cannot_write(database: Database) -> None:
     with pytest.raises(sqlite3.OperationalError, match="readonly"):
-        database.reader.execute("DELETE FROM runs")
+        database.read("DELETE FROM runs")
 
 
 def test_names_are_found_in_any_case_and_from_two_letters_on(writer: ModelWriter, reader: ModelReader) -> None:
@@ -118,7 +118,7 @@ def test_another_server_or_another_publication_starts_an_empty_model(tmp_path: P
         assert database.prepare(uri, public) is known
         assert ModelReader(database).count(RunFilter()) == int(known)
         ModelWriter(database).put_runs([run(1)])
-        database.writer.close()
+        database.close()
 
 
 @pytest.mark.parametrize(

@@ -5,12 +5,15 @@ from __future__ import annotations
 import hashlib
 import inspect
 import threading
+import time
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
+from weakref import WeakValueDictionary
 
 from fastapi import APIRouter, Request
+from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import Response
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from pydantic import BaseModel
@@ -23,7 +26,9 @@ from dlg_ml_tasks.web.site import Site
 
 TEMPLATES = Path(__file__).parent.parent / "templates"
 
-_CACHED_BYTES = 32 << 20
+HTML = "text/html; charset=utf-8"
+
+_CACHED_BYTES = 24 << 20
 
 
 class Crumb(BaseModel):
@@ -56,33 +61,53 @@ class PageModel(BaseModel):
         return ""
 
 
+class Kept(NamedTuple):
+    """A rendered page: the state of the site that it shows, its bytes and their ETag."""
+
+    state: Hashable
+    body: bytes
+    etag: str
+
+
 class Rendered:
-    """Bytes of pages by what they show. Thread safe, of bounded size; the least lately used go first."""
+    """Rendered pages by what they show. Thread safe, of bounded size; the least lately used go first."""
 
     def __init__(self, limit: int = _CACHED_BYTES) -> None:
         self._limit = limit
         self._size = 0
-        self._kept: OrderedDict[Hashable, tuple[Hashable, bytes]] = OrderedDict()
+        self._kept: OrderedDict[Hashable, Kept] = OrderedDict()
         self._lock = threading.Lock()
+        self._making: WeakValueDictionary[Hashable, _Making] = WeakValueDictionary()
 
-    def get(self, key: Hashable, state: Hashable) -> bytes | None:
-        """What was kept under a key in this state."""
+    def get(self, key: Hashable) -> Kept | None:
+        """What was kept under a key, of whatever state."""
         with self._lock:
             found = self._kept.get(key)
-            if found is None or found[0] != state:
-                return None
-            self._kept.move_to_end(key)
-            return found[1]
+            if found is not None:
+                self._kept.move_to_end(key)
+            return found
 
-    def put(self, key: Hashable, state: Hashable, body: bytes) -> None:
+    def put(self, key: Hashable, kept: Kept) -> None:
         """Keep it, in the place of an earlier state's."""
         with self._lock:
             before = self._kept.pop(key, None)
-            self._size += len(body) - (len(before[1]) if before else 0)
-            self._kept[key] = (state, body)
+            self._size += len(kept.body) - (len(before.body) if before else 0)
+            self._kept[key] = kept
             while self._size > self._limit:
-                _, (_, gone) = self._kept.popitem(last=False)
-                self._size -= len(gone)
+                _, gone = self._kept.popitem(last=False)
+                self._size -= len(gone.body)
+
+    def making(self, key: Hashable) -> _Making:
+        """What whoever makes the page of a key holds meanwhile, so that many who ask for it at once wait for one."""
+        with self._lock:
+            return self._making.setdefault(key, _Making())
+
+
+class _Making:
+    """A lock that a WeakValueDictionary can hold."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
 
 
 class Answerer:
@@ -97,6 +122,7 @@ class Answerer:
             undefined=StrictUndefined,
             trim_blocks=True,
             lstrip_blocks=True,
+            auto_reload=False,
         )
         self._environment.filters.update(formatting.FILTERS)
         self._environment.globals.update(
@@ -108,23 +134,48 @@ class Answerer:
             draw=draw,
             waterfall_svg=waterfall_svg,
         )
+        for name in self._environment.list_templates():
+            self._environment.get_template(name)  # compiled before anybody waits for it
 
-    def answer(self, request: Request, key: Hashable, build: Callable[[], PageModel]) -> Response:
-        """A page as HTML, or as JSON if that is what the request accepts first."""
+    async def answer(
+        self, request: Request, key: Hashable, build: Callable[[], PageModel], *, as_json: bool
+    ) -> Response:
+        """A page as HTML or JSON, made anew only if something has changed since it was made last."""
+        fragment = _is_part(request) and not as_json
+        whole_key = (key, as_json, fragment, self.origin(request))
+        kept = self._rendered.get(whole_key)
+        if kept is None or kept.state != self._state():
+
+            def make() -> bytes:
+                page = build()
+                return page.model_dump_json().encode() if as_json else self.render(page, request, fragment=fragment)
+
+            kept = await run_in_threadpool(self._made, whole_key, make)
+        return _conditional(request, kept.body, kept.etag, "application/json" if as_json else HTML)
+
+    def _made(self, key: Hashable, make: Callable[[], bytes]) -> Kept:
+        """Make a page, or wait for whoever makes it already; an earlier state's is good enough meanwhile."""
         self._site.await_first_look()
-        as_json = wants_json(request)
-        fragment = request.headers.get("hx-request") == "true" and request.headers.get("hx-target", "").endswith(
-            "#part"
-        )
-        origin = self.origin(request)
-        whole_key = (key, as_json, fragment, origin)
-        state = (self._site.generation, self._site.freshness.problems, self._site.freshness.complete)
-        body = self._rendered.get(whole_key, state)
-        if body is None:
-            page = build()
-            body = page.model_dump_json().encode() if as_json else self.render(page, request, fragment=fragment)
-            self._rendered.put(whole_key, state, body)
-        return conditional(request, body, "application/json" if as_json else "text/html; charset=utf-8")
+        lock = self._rendered.making(key).lock
+        if not lock.acquire(blocking=False):
+            stale = self._rendered.get(key)
+            if stale is not None:
+                return stale
+            lock.acquire()
+        try:
+            state, kept = self._state(), self._rendered.get(key)
+            if kept is None or kept.state != state:
+                body = make()
+                kept = Kept(state, body, etag_of(body))
+                self._rendered.put(key, kept)
+            return kept
+        finally:
+            lock.release()
+
+    def _state(self) -> Hashable:
+        fresh = self._site.freshness
+        # The hour, because a page may show the last days.
+        return (self._site.generation, fresh.ready, fresh.complete, fresh.problems, int(time.time() // 3600))
 
     def render(self, page: PageModel, request: Request, *, fragment: bool = False) -> bytes:
         """A page as HTML; as a fragment, only the part that changes with its filters."""
@@ -168,7 +219,20 @@ def wants_json(request: Request) -> bool:
 
 def conditional(request: Request, body: bytes, media_type: str) -> Response:
     """The body with its ETag, or 304 if the client has it."""
-    etag = f'"{hashlib.sha256(body).hexdigest()[:32]}"'
+    return _conditional(request, body, etag_of(body), media_type)
+
+
+def etag_of(body: bytes) -> str:
+    """An ETag that says what the bytes are."""
+    return f'"{hashlib.sha256(body).hexdigest()[:32]}"'
+
+
+def _is_part(request: Request) -> bool:
+    """Whether htmx asks for the part of a page that changes with its filters."""
+    return request.headers.get("hx-request") == "true" and request.headers.get("hx-target", "").endswith("#part")
+
+
+def _conditional(request: Request, body: bytes, etag: str, media_type: str) -> Response:
     headers = {"ETag": etag, "Cache-Control": "no-cache", "Vary": "Accept, HX-Request, HX-Target"}
     if etag in request.headers.get("if-none-match", ""):
         return Response(status_code=304, headers=headers)
@@ -183,25 +247,24 @@ def add_page(router: APIRouter, path: str, build: Callable[..., PageModel], *, j
     signature = inspect.signature(build, eval_str=True)
     _, *parameters = signature.parameters.values()
     request_parameter = inspect.Parameter("request", inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=Request)
-    name = build.__name__
 
-    def html(request: Request, **values: Any) -> Response:
+    async def answer(request: Request, values: dict[str, Any], *, as_json: bool) -> Response:
         answerer: Answerer = request.app.state.answerer
         site: Site = request.app.state.site
-        key = (name, *((each, str(value)) for each, value in sorted(values.items())))
-        return answerer.answer(request, key, lambda: build(site, **values))
+        key = (build, *((name, str(value)) for name, value in sorted(values.items())))
+        return await answerer.answer(request, key, lambda: build(site, **values), as_json=as_json)
 
-    def as_json(request: Request, **values: Any) -> Any:
-        site: Site = request.app.state.site
-        site.await_first_look()
-        return build(site, **values)
+    async def html(request: Request, **values: Any) -> Response:
+        return await answer(request, values, as_json=wants_json(request))
+
+    async def json(request: Request, **values: Any) -> Response:
+        return await answer(request, values, as_json=True)
 
     described = signature.replace(parameters=[request_parameter, *parameters], return_annotation=Response)
-    html.__signature__ = described  # type: ignore[attr-defined]
-    as_json.__signature__ = described.replace(return_annotation=signature.return_annotation)  # type: ignore[attr-defined]
-    as_json.__doc__ = build.__doc__
-    as_json.__name__ = name
-    router.get(json_path or f"{path}.json", response_model=signature.return_annotation, responses=PROBLEMS)(as_json)
+    for route in (html, json):
+        route.__signature__ = described  # type: ignore[attr-defined]
+    json.__doc__, json.__name__ = build.__doc__, build.__name__
+    router.get(json_path or f"{path}.json", response_model=signature.return_annotation, responses=PROBLEMS)(json)
     router.get(path, include_in_schema=False, response_model=None)(html)
 
 

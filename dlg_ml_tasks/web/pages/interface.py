@@ -8,7 +8,7 @@ from fastapi import APIRouter, Request
 from fastapi.responses import Response
 from pydantic import BaseModel
 
-from dlg_ml_tasks.web.pages.answering import Answerer, PageModel, conditional
+from dlg_ml_tasks.web.pages.answering import HTML, Answerer, PageModel, conditional
 
 router = APIRouter()
 
@@ -47,7 +47,7 @@ def interface(request: Request) -> Response:
     """The interface for programs, for people."""
     answerer: Answerer = request.app.state.answerer
     page = _described(request.app.openapi())
-    return conditional(request, answerer.render(page, request), "text/html; charset=utf-8")
+    return conditional(request, answerer.render(page, request), HTML)
 
 
 def _described(document: dict[str, Any]) -> Interface:

@@ -112,11 +112,9 @@ def of_file(site: Site, sha256: Sha256) -> Lineage:
 def _results(site: Site, data: list[tuple[str, Item]]) -> list[FileResult]:
     found: dict[str, FileResult] = {}
     for run_id, item in data:
-        for edge in site.model.targets(f"run:{run_id}"):
-            user = site.model.run(edge.target.removeprefix("run:"))
-            if user is None or user.task != "infer" or user.status != "FINISHED":
-                continue
-            if any(each.name == item.name for each in site.model.items(user.run_id, "result")):
+        for user in site.model.users(f"run:{run_id}", "infer"):
+            held = any(each.name == item.name for each in site.model.items(user.run_id, "result"))
+            if held and user.status == "FINISHED":
                 found[user.run_id] = FileResult(run=run_line(user), item=item.name)
     return sorted(found.values(), key=lambda each: -each.run.start)
 
@@ -240,11 +238,11 @@ class _Walk:
 def _alike(site: Site, edges: list[Edge], *, upstream: bool) -> list[list[Edge]]:
     """The edges by what is at their other end: kind, and the task of a run."""
     ends = {edge: edge.source if upstream else edge.target for edge in edges}
-    runs = site.model.runs_by_id([end[4:] for end in ends.values() if end.startswith("run:")])
+    tasks = site.model.tasks_of([end[4:] for end in ends.values() if end.startswith("run:")])
     groups: dict[tuple[str, str], list[Edge]] = defaultdict(list)
     for edge, end in ends.items():
         kind, _, name = end.partition(":")
-        groups[kind, runs[name].task if kind == "run" and name in runs else ""].append(edge)
+        groups[kind, tasks.get(name, "") if kind == "run" else ""].append(edge)
     return list(groups.values())
 
 

@@ -184,10 +184,8 @@ def version(site: Site, name: Name, number: Number) -> VersionPage:
 
 def gates_of(site: Site, version: Version) -> list[Gate]:
     """What the gate decided each time a version was proposed, newest first."""
-    edges = site.model.targets(node_of(version.uri))
-    runs = site.model.runs_by_id([edge.target.removeprefix("run:") for edge in edges if edge.role == "model"])
-    proposed = [run for run in runs.values() if run.task == "promote" and run.status == "FINISHED"]
-    return [_gate(run, version) for run in sorted(proposed, key=lambda run: -run.start)]
+    runs = site.model.users(node_of(version.uri), "promote")
+    return [_gate(run, version) for run in runs if run.status == "FINISHED"]
 
 
 def _gate(run: Run, version: Version) -> Gate:

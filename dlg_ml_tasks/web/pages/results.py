@@ -21,6 +21,7 @@ from dlg_ml_tasks.web.pages.run import RunId
 from dlg_ml_tasks.web.readmodel.reading import Place, RunFilter
 from dlg_ml_tasks.web.readmodel.records import Run
 from dlg_ml_tasks.web.readmodel.writing import Item as RawItem
+from dlg_ml_tasks.web.readmodel.writing import node_of
 from dlg_ml_tasks.web.site import Site
 from dlg_ml_tasks.web.sources.archive import ArchiveFile
 from dlg_ml_tasks.web.sources.errors import NotThere, SourceDown
@@ -316,26 +317,21 @@ def _columns(items: Sequence[ItemLine]) -> list[str]:
 def _earlier(site: Site, run: Run) -> list[Earlier]:
     """The newest inference with each other version of the same model on any of the same data, newest version first."""
     name, _, version = run.model.removeprefix("models:/").rpartition("/")
-    found: dict[int, Earlier] = {}
-    data = {each.uri for each in run.inputs}
-    for uri in dict.fromkeys(uri for uri in data if uri.startswith("runs:/")):
-        for edge in site.model.targets(f"run:{uri.removeprefix('runs:/').partition('/')[0]}"):
-            other = site.model.run(edge.target.removeprefix("run:"))
-            if other is None or other.task != "infer" or other.status != "FINISHED":
-                continue
+    found: dict[int, tuple[int, Earlier]] = {}
+    for uri in dict.fromkeys(each.uri for each in run.inputs if each.uri.startswith("runs:/")):
+        for other in site.model.users(node_of(uri), "infer"):
             same, _, number = other.model.removeprefix("models:/").rpartition("/")
-            if same == name and number != version and number.isdecimal():
-                before = found.get(int(number))
-                if before is None or (site.model.run(before.run_id) or other).start < other.start:
-                    found[int(number)] = Earlier(run_id=other.run_id, model=other.model, version=int(number))
-    return [found[number] for number in sorted(found, reverse=True)]
+            if same != name or number == version or not number.isdecimal() or other.status != "FINISHED":
+                continue
+            if found.get(int(number), (-1,))[0] < other.start:
+                found[int(number)] = other.start, Earlier(run_id=other.run_id, model=other.model, version=int(number))
+    return [found[number][1] for number in sorted(found, reverse=True)]
 
 
 def _champion_before(site: Site, run: Run) -> str:
     """URI of the version that was champion before the one that was applied, by the gate's word; empty if none was."""
-    for edge in site.model.targets(f"model:{run.model.removeprefix('models:/')}"):
-        gate = site.model.run(edge.target.removeprefix("run:"))
-        if gate is not None and gate.task == "promote" and "dlg_ml.champion" in gate.tags:
+    for gate in site.model.users(node_of(run.model), "promote"):
+        if "dlg_ml.champion" in gate.tags:
             return gate.tags["dlg_ml.champion"]
     return ""
 

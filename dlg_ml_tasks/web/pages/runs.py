@@ -87,12 +87,12 @@ def runs(
     return Runs(
         chosen=chosen,
         runs=[run_line(run) for run in page.runs],
-        total=site.model.count(wanted),
+        total=site.once(wanted, lambda: site.model.count(wanted)),
         complete=site.freshness.complete,
         newer=chosen.query(before=str(page.newer), **more) if page.newer else "",
         older=chosen.query(after=str(page.older), **more) if page.older else "",
-        tasks=site.model.tasks(),
-        sessions=[run.session for run in site.model.sessions(_SESSIONS_OFFERED)],
+        tasks=site.once("tasks", site.model.tasks),
+        sessions=site.once("sessions", lambda: [run.session for run in site.model.sessions(_SESSIONS_OFFERED)]),
     )
 
 

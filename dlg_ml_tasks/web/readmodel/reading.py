@@ -13,6 +13,7 @@ from dlg_ml_tasks.web.readmodel.records import Model, Run, Version
 from dlg_ml_tasks.web.readmodel.writing import Edge, Item
 
 _DAY_MS = 86_400_000
+_MOST_EDGES = 5000
 _SHORTEST_INDEXED = 3  # characters: the full-text index is of trigrams
 
 
@@ -177,13 +178,38 @@ class ModelReader:
 
     def sources(self, node: str) -> list[Edge]:
         """What went into a node (see `database`)."""
-        rows = self._all("SELECT DISTINCT source, target, role FROM edges WHERE target = ? ORDER BY role, source", node)
+        rows = self._all(
+            "SELECT DISTINCT source, target, role FROM edges WHERE target = ? ORDER BY role, source LIMIT ?",
+            node,
+            _MOST_EDGES,
+        )
         return [Edge(*row) for row in rows]
 
     def targets(self, node: str) -> list[Edge]:
         """What came of a node."""
-        rows = self._all("SELECT DISTINCT source, target, role FROM edges WHERE source = ? ORDER BY role, target", node)
+        rows = self._all(
+            "SELECT DISTINCT source, target, role FROM edges WHERE source = ? ORDER BY role, target LIMIT ?",
+            node,
+            _MOST_EDGES,
+        )
         return [Edge(*row) for row in rows]
+
+    def users(self, node: str, task: str, limit: int = 100) -> list[Run]:
+        """The newest runs of a task that a node went into."""
+        rows = self._all(
+            "SELECT DISTINCT document, start FROM edges JOIN runs ON run_id = substr(target, 5) "
+            "WHERE source = ? AND target LIKE 'run:%' AND task = ? ORDER BY start DESC LIMIT ?",
+            node,
+            task,
+            limit,
+        )
+        return [Run.unpack(row["document"]) for row in rows]
+
+    def tasks_of(self, run_ids: Sequence[str]) -> dict[str, str]:
+        """The task of each of the runs that are known."""
+        marks = ", ".join("?" * len(run_ids))
+        rows = self._all(f"SELECT run_id, task FROM runs WHERE run_id IN ({marks})", *run_ids)
+        return {row["run_id"]: row["task"] for row in rows}
 
     # --- files ---
 
@@ -224,10 +250,10 @@ class ModelReader:
         return json.loads(row["value"]) if row else None
 
     def _all(self, sql: str, *values: object) -> list[Any]:
-        return self._database.reader.execute(sql, values).fetchall()
+        return self._database.read(sql, values)
 
     def _one(self, sql: str, *values: object) -> Any:
-        return self._database.reader.execute(sql, values).fetchone()
+        return next(iter(self._database.read(sql, values)), None)
 
 
 def _model(document: str) -> Model:
