@@ -265,7 +265,8 @@ def add_page(router: APIRouter, path: str, build: Callable[..., PageModel], *, j
         route.__signature__ = described  # type: ignore[attr-defined]
     json.__doc__, json.__name__ = build.__doc__, build.__name__
     router.get(json_path or f"{path}.json", response_model=signature.return_annotation, responses=PROBLEMS)(json)
-    router.get(path, include_in_schema=False, response_model=None)(html)
+    router.head(json_path or f"{path}.json", include_in_schema=False, response_model=None)(json)
+    router.api_route(path, methods=["GET", "HEAD"], include_in_schema=False, response_model=None)(html)
 
 
 PROBLEMS: dict[int | str, dict[str, Any]] = {

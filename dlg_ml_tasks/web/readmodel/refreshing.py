@@ -90,7 +90,12 @@ class Refresher:
     def _run(self) -> None:
         while not self._stop.is_set():
             began = time.monotonic()
-            busy = self._look()
+            try:
+                busy = self._look()
+            except Exception:  # a fault of this code must not leave the pages standing still without a word
+                log.exception("a look at MLflow and the archive failed")
+                self._tell(problems=("this site's own refreshing: failed",))
+                busy = False
             # While there is something to catch up with, rest as long as was worked: the servers have others to serve.
             rest = min(time.monotonic() - began, INTERVAL_S) if busy else INTERVAL_S
             self._wake.wait(max(rest, 0.05))
