@@ -17,11 +17,12 @@ CREATE TABLE about (tracking_uri TEXT, public TEXT);
 CREATE TABLE runs (
     run_id TEXT PRIMARY KEY, experiment TEXT, name TEXT, task TEXT, session TEXT, is_session INTEGER, status TEXT,
     start INTEGER, "end" INTEGER, model TEXT, document BLOB
-) WITHOUT ROWID;
-CREATE INDEX runs_by_start ON runs (start, run_id);
+);
+-- With what the overview counts, so that it need not read the runs themselves.
+CREATE INDEX runs_by_start ON runs (start, run_id, status, is_session);
 CREATE INDEX runs_by_task ON runs (task, start, run_id);
 CREATE INDEX runs_by_session ON runs (session, start, run_id);
-CREATE INDEX runs_by_status ON runs (status, start, run_id);
+CREATE INDEX runs_by_status ON runs (status, start, run_id, is_session);
 CREATE INDEX runs_by_model ON runs (model, start) WHERE model != '';
 CREATE TABLE seen (run_id TEXT PRIMARY KEY) WITHOUT ROWID;
 -- Where something went: nodes are run:ID, model:NAME/VERSION and file:SHA256; `owner` is what the edge was read from.
