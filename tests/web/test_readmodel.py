@@ -222,13 +222,13 @@ def test_a_run_that_was_deleted_under_way_is_forgotten_at_the_next_look(
 
 
 def test_a_run_that_was_deleted_after_its_end_is_forgotten_by_the_next_sweep(
-    refresher: Refresher, answers: Answers, reader: ModelReader, monkeypatch: pytest.MonkeyPatch
+    refresher: Refresher, answers: Answers, reader: ModelReader
 ) -> None:
     answers.runs = [run(1), run(2)]
     _look(refresher)
     answers.runs = [run(2)]
-    monkeypatch.setattr(refreshing, "SWEEP_EVERY_S", -1e9)
-    refresher._look()
+    refresher._sweep_at = 0
+    _look(refresher)
     assert reader.count(RunFilter()) == 1
 
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from dlg_ml_tasks.web.readmodel.records import Model, Run, is_public, model_from, run_from
+from dlg_ml_tasks.web.readmodel.records import Run, is_public, model_from, run_from
 from dlg_ml_tasks.web.readmodel.writing import Item, ModelWriter
 from dlg_ml_tasks.web.sources.archive import ArchiveReader
 from dlg_ml_tasks.web.sources.errors import NotThere, SourceDown
@@ -21,8 +21,9 @@ log = logging.getLogger(__name__)
 INTERVAL_S = 5.0
 """Seconds between two looks at MLflow."""
 SWEEP_EVERY_S = 3600.0
-"""Seconds between two readings of all runs, which find what was deleted or edited after its end."""
+"""Seconds between two readings of all runs, which find what was deleted or edited after its end; more where one takes long."""
 
+_SWEEPS_SHARE = 0.02  # of the time, at most, is spent on readings of all runs
 _FIRST = 100  # runs read before the first page is made
 _CHUNK = 500  # runs read at a time after that
 _ITEMS_AT_ONCE = 50  # runs whose artifacts are looked at in one round
@@ -65,12 +66,11 @@ class Refresher:
         if known:
             self.ready.set()
         self._stop = threading.Event()
-        self._wake = threading.Event()
         self._thread = threading.Thread(target=self._run, name="refresher", daemon=True)
         self._experiments: Sequence[Mapping[str, Any]] = ()
         self._since = 0
         self._sweep: Iterator[None] | None = None
-        self._swept = -SWEEP_EVERY_S
+        self._sweep_began = self._sweep_at = 0.0
         self._sized = -_SIZE_EVERY_S
 
     def start(self) -> None:
@@ -80,12 +80,7 @@ class Refresher:
     def stop(self) -> None:
         """End, and wait for it."""
         self._stop.set()
-        self._wake.set()
         self._thread.join()
-
-    def look_now(self) -> None:
-        """Do not wait for the next look's time."""
-        self._wake.set()
 
     def _run(self) -> None:
         while not self._stop.is_set():
@@ -98,8 +93,7 @@ class Refresher:
                 busy = False
             # While there is something to catch up with, rest as long as was worked: the servers have others to serve.
             rest = min(time.monotonic() - began, INTERVAL_S) if busy else INTERVAL_S
-            self._wake.wait(max(rest, 0.05))
-            self._wake.clear()
+            self._stop.wait(max(rest, 0.05))
 
     def _look(self) -> bool:
         """One round; whether more is to be read at once."""
@@ -133,7 +127,7 @@ class Refresher:
     def _look_at_experiments(self) -> None:
         found = [each for each in self._mlflow.experiments() if is_public(each) or not self._tagged]
         if [each["experiment_id"] for each in found] != self._ids():
-            self._swept = -SWEEP_EVERY_S
+            self._sweep_at = 0.0
             self._sweep = None
         self._experiments = found
         self._writer.keep_experiments(self._ids())
@@ -167,24 +161,27 @@ class Refresher:
             self._writer.put_runs([run_from(document)])
 
     def _look_at_models(self) -> None:
-        models: list[Model] = [
-            model_from(each, self._mlflow.versions(str(each["name"])))
-            for each in self._mlflow.models()
-            if is_public(each) or not self._tagged
-        ]
+        public = [each for each in self._mlflow.models() if is_public(each) or not self._tagged]
+        versions: dict[str, list[Mapping[str, Any]]] = {str(each["name"]): [] for each in public}
+        for version in self._mlflow.versions() if public else ():
+            if version["name"] in versions:
+                versions[version["name"]].append(version)
+        models = [model_from(each, versions[str(each["name"])]) for each in public]
         self._writer.put_models(models)
 
     def _go_on_sweeping(self) -> bool:
         """Read the next part of all runs, if it is time to; whether there is more."""
         if self._sweep is None:
-            if time.monotonic() - self._swept < SWEEP_EVERY_S:
+            self._sweep_began = time.monotonic()
+            if self._sweep_began < self._sweep_at:
                 return False
             self._sweep = self._all_runs()
         try:
             next(self._sweep)
         except StopIteration:
             self._sweep = None
-            self._swept = time.monotonic()
+            took = time.monotonic() - self._sweep_began
+            self._sweep_at = time.monotonic() + max(SWEEP_EVERY_S, took / _SWEEPS_SHARE)
             self._tell(complete=True)
             return False
         return True

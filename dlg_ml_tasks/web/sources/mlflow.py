@@ -23,7 +23,6 @@ READS: Final = frozenset(
         ("GET", "metrics/get-history"),
         ("GET", "registered-models/search"),
         ("GET", "model-versions/search"),
-        ("GET", "logged-models/{id}"),
     }
 )
 """Every call that this reader makes: searches are POSTs in MLflow because their filters are long."""
@@ -81,16 +80,9 @@ class MlflowReader:
         """Every registered model with its aliases and tags."""
         return list(self._pages("GET", "registered-models/search", {"max_results": 100}, "registered_models"))
 
-    def versions(self, name: str) -> list[Json]:
-        """Every version of a model with its tags."""
-        filter_text = f"name='{name}'" if "'" not in name else f'name="{name}"'
-        return list(
-            self._pages("GET", "model-versions/search", {"filter": filter_text, "max_results": 500}, "model_versions")
-        )
-
-    def logged_model(self, model_id: str) -> Json:
-        """What a model version's files are: its location in the archive. Raises NotThere."""
-        return dict(self._call("GET", "logged-models/{id}", {}, model_id)["model"])
+    def versions(self) -> Iterator[Json]:
+        """Every version of every model with its tags."""
+        return self._pages("GET", "model-versions/search", {"max_results": 1000}, "model_versions")
 
     def _search(self, experiments: Sequence[str], condition: str, order: str, limit: int) -> list[Json]:
         if not experiments:
@@ -117,10 +109,10 @@ class MlflowReader:
             if not token:
                 return
 
-    def _call(self, method: str, call: str, fields: Mapping[str, Any], ident: str = "") -> Json:
+    def _call(self, method: str, call: str, fields: Mapping[str, Any]) -> Json:
         if (method, call) not in READS:
             raise AssertionError(f"{method} {call} is none of the calls that read")
-        url = f"{self._base}/{call.format(id=ident)}"
+        url = f"{self._base}/{call}"
         try:
             if method == "GET":
                 answer = self._pool.request("GET", url, fields=dict(fields))
