@@ -122,11 +122,11 @@ def test_what_is_not_tagged_public_does_not_exist(
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tracking_store}")
     client = MlflowClient()
     secret = client.create_experiment("not-for-everyone", artifact_location=f"{archive}/secret")
-    run = client.create_run(secret, run_name="hidden-run").info.run_id
-    client.create_registered_model("hidden-model")
+    run = client.create_run(secret, run_name="concealed-run").info.run_id
+    client.create_registered_model("concealed-model")
     assert site.get(f"/runs/{run}").status == 404
-    assert site.get("/models/hidden-model").status == 404
-    assert "hidden" not in site.get("/runs").text + site.get("/models").text
+    assert site.get("/models/concealed-model").status == 404
+    assert "concealed" not in site.get("/runs").text + site.get("/models").text
 
 
 def test_a_shared_link_is_readable(site: Any, story: Any) -> None:
