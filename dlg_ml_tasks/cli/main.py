@@ -8,7 +8,7 @@ import sys
 
 import typer
 
-from dlg_ml_tasks.cli import demo, graphs, models, ngas, sessions, simulate, stack, tasks
+from dlg_ml_tasks.cli import demo, graphs, models, ngas, sessions, simulate, stack, tasks, web
 from dlg_ml_tasks.cli.output import fail, user_errors
 from dlg_ml_tasks.slurm import GO_ON_LATER
 from dlg_ml_tasks.tasks import TaskCancelled, TaskCutShort
@@ -26,6 +26,7 @@ app.command("down")(stack.down)
 app.command("status")(stack.status)
 app.command("run")(sessions.run)
 app.command("demo")(demo.demo)
+app.command("web")(web.web)
 app.add_typer(sessions.app, name="sessions")
 app.add_typer(tasks.app, name="task")
 app.add_typer(models.app, name="models")

@@ -20,7 +20,7 @@ def up(
     ] = None,
     json: Json = False,
 ) -> None:
-    """Start NGAS, MLflow and DALiuGE on this machine (loopback only), or what is missing of them.
+    """Start NGAS, MLflow, DALiuGE and the results site on this machine (loopback only), or what is missing of them.
 
     State, data and logs lie under ~/.dlg-ml (environment variable DLG_ML_HOME). Where a default port is taken another one is used:
     `dlg-ml status` shows the addresses.

@@ -1,4 +1,4 @@
-"""Starting and stopping NGAS, MLflow and DALiuGE on one machine, and finding them."""
+"""Starting and stopping NGAS, MLflow, DALiuGE and the results site on one machine, and finding them."""
 
 from __future__ import annotations
 

@@ -59,12 +59,18 @@ def _translator(ports: Mapping[str, int]) -> None:
     _ask(ports["translator"], "GET", "/")
 
 
+def _web(ports: Mapping[str, int]) -> None:
+    # A page and not its health: the page is made from what it read.
+    _ask(ports["web"], "GET", "/overview.json")
+
+
 _CHECKS: dict[str, Callable[[Mapping[str, int]], None]] = {
     "ngas": _ngas,
     "mlflow": _mlflow,
     "node": _node,
     "island": _island,
     "translator": _translator,
+    "web": _web,
 }
 
 

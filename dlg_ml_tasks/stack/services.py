@@ -50,6 +50,7 @@ def services(
         *(_node(home, ports, base, number, nodes) for number in range(1, nodes + 1)),
         _island(home, ports, base, nodes),
         _translator(home, ports, base),
+        _web(home, ports, base),
     )
 
 
@@ -176,6 +177,22 @@ def _translator(home: Path, ports: Ports, base: Mapping[str, str]) -> Service:
         ports=ports.of("translator"),
         url=_url(ports.translator),
         needs=("island",),
+    )
+
+
+def _web(home: Path, ports: Ports, base: Mapping[str, str]) -> Service:
+    return Service(
+        name="web",
+        command=(sys.executable, "-m", "dlg_ml_tasks.web", "--host", LOOPBACK, "--port", str(ports.web)),
+        environment={
+            "DLG_ML_WEB_CACHE": str(home / "web"),
+            **base,
+            TRACKING_VARIABLE: base.get(TRACKING_VARIABLE) or _url(ports.mlflow),
+        },
+        directory=logs(home),
+        ports=ports.of("web"),
+        url=_url(ports.web),
+        needs=("mlflow",),
     )
 
 

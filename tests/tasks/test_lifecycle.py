@@ -69,6 +69,7 @@ def test_a_model_is_trained_retrained_promoted_and_applied(name: str, tmp_path: 
     folder = download(results.reference, tmp_path / "results")
     assert {path.name for path in folder.iterdir()} == {
         "metrics.json",
+        "shows.json",
         *(
             f"digits.{night}.{index}.{role}.npz"
             for night in "AB"
