@@ -19,6 +19,7 @@ app = typer.Typer(
     help="Machine learning for telescopes: tasks in DALiuGE graphs, files in NGAS, runs and models in MLflow.\n\n"
     "Start with **dlg-ml demo**, or **dlg-ml up** and **dlg-ml run graphs/lifecycle.graph --set recipe=digits**.",
 )
+
 app.command("up")(stack.up)
 app.command("down")(stack.down)
 app.command("status")(stack.status)
@@ -30,6 +31,12 @@ app.add_typer(models.app, name="models")
 app.add_typer(graphs.app, name="graphs")
 app.add_typer(ngas.app, name="ngas")
 app.add_typer(simulate.app, name="simulate")
+
+
+@app.callback()
+def choose_stack(chosen: stack.Stack = None) -> None:
+    """Choose the services for any command: dlg-ml --stack compose sessions list."""
+    stack.use(chosen)
 
 
 def main() -> None:
