@@ -21,15 +21,15 @@ SERVER = Path(sys.executable).with_name("ngamsServer")
 def main():
     """Give a new volume to the image's user, go on as that user, and start the server."""
     if not CONFIGURATION.is_file():
-        sys.exit("ngas: {} is missing; mount deploy/ngas/ngamsServer.conf there".format(CONFIGURATION))
+        sys.exit(f"ngas: {CONFIGURATION} is missing; mount deploy/ngas/ngamsServer.conf there")
     become_ngas()
     try:
         make_volume()
         make_database()
     except (OSError, sqlite3.Error) as error:
-        sys.exit("ngas: cannot prepare {}: {}".format(ROOT, error))
+        sys.exit(f"ngas: cannot prepare {ROOT}: {error}")
     # -force: a process file that a killed server left is no other server, as this container is the only one on its volume.
-    os.execv(str(SERVER), [str(SERVER), "-cfg", str(CONFIGURATION), "-autoonline", "-force", "-v", "3"])
+    os.execv(str(SERVER), [str(SERVER), "-cfg", str(CONFIGURATION), "-autoonline", "-force", "-v", "3"])  # noqa: S606  no shell
 
 
 def become_ngas():
@@ -48,7 +48,7 @@ def become_ngas():
 def make_volume():
     """NGAS takes a directory for a disk when this file gives it an id."""
     VOLUME.mkdir(exist_ok=True)
-    identity = "DiskId = {}\nManufacturer = dlg-ml\nType = volume\n".format(uuid.uuid4().hex)
+    identity = f"DiskId = {uuid.uuid4().hex}\nManufacturer = dlg-ml\nType = volume\n"
     write_once(VOLUME / ".ngas_volume_info", base64.encodebytes(identity.encode()))
 
 

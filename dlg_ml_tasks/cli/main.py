@@ -8,7 +8,7 @@ import sys
 
 import typer
 
-from dlg_ml_tasks.cli import demo, graphs, models, ngas, sessions, simulate, stack, tasks
+from dlg_ml_tasks.cli import backup, demo, graphs, models, ngas, sessions, simulate, stack, tasks
 from dlg_ml_tasks.cli.output import fail, user_errors
 
 app = typer.Typer(
@@ -23,6 +23,8 @@ app = typer.Typer(
 app.command("up")(stack.up)
 app.command("down")(stack.down)
 app.command("status")(stack.status)
+app.command("backup")(backup.backup)
+app.command("restore")(backup.restore)
 app.command("run")(sessions.run)
 app.command("demo")(demo.demo)
 app.add_typer(sessions.app, name="sessions")

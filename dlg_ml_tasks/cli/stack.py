@@ -13,11 +13,14 @@ from dlg_ml_tasks.cli.output import console, print_json
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
 
+USE = "DLG_ML_USE"
+"""Environment variable with the chosen stack, for whole terminals and scripts."""
+
 Stack = Annotated[
     Literal["compose"] | None,
     typer.Option(
         "--stack",
-        envvar="DLG_ML_USE",
+        envvar=USE,
         help="compose: the services of docker-compose.yml in this folder (or in DLG_ML_COMPOSE), at their published ports. "
         "By default those that the environment names, else the embedded stack.",
     ),
@@ -27,7 +30,7 @@ Stack = Annotated[
 def use(chosen: Stack) -> None:
     """Let all that follows in this process find the services of the chosen stack."""
     if chosen == "compose":
-        os.environ.update(stack.compose_environment())
+        os.environ.update({**stack.compose_environment(), USE: chosen})
 
 
 def up(

@@ -1,7 +1,7 @@
 """Starts the engine's translator with its Deploy button set to one island: ``python -m dlg_ml_tasks.components.translator ARGS``.
 
-ARGS are those of ``dlg tm``, ``--island URL`` of the data island manager as a browser sees it, and ``--island-inside HOST:PORT`` where
-the translator itself reaches that one under another address, as in a container.
+ARGS are those of ``dlg tm``, ``--island URL`` of the data island manager as a browser sees it, and ``--island-inside HOST:PORT``
+where the translator itself reaches that one under another address, as in a container.
 """
 
 from __future__ import annotations
