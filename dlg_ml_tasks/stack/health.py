@@ -1,6 +1,7 @@
 """Whether a service does its work, asked over HTTP in a way that a server which merely listens cannot answer.
 
-A container asks about itself: ``python -m dlg_ml_tasks.stack.health NAME [HOST:PORT]``, exit code 0 if it is well.
+A container asks about itself: ``python -I -S health.py NAME HOST:PORT``, exit code 0 if it is well. As that happens twice a minute in
+each, this file imports nothing but the standard library, and can be run by itself.
 """
 
 from __future__ import annotations
@@ -11,8 +12,6 @@ from collections.abc import Callable, Mapping
 from http.client import HTTPConnection, HTTPException
 from urllib.parse import quote
 
-from dlg_ml_tasks.stack.ports import LOOPBACK, Ports
-
 ANSWER_WITHIN_S = 5.0
 
 
@@ -20,22 +19,22 @@ class Unhealthy(Exception):
     """A service does not answer as it should; the message says how."""
 
 
-def check(name: str, ports: Mapping[str, int]) -> None:
-    """Ask the service called `name` on its `ports` of this machine.
+def check(name: str, host: str, ports: Mapping[str, int]) -> None:
+    """Ask the service called `name` on its `ports` of `host`.
 
     Raises:
         Unhealthy: it does not answer, or not as a working service would.
     """
     role = name.partition("-")[0]
-    _CHECKS[role](LOOPBACK, next(port for key, port in ports.items() if key.startswith(role)))
+    _CHECKS[role](host, next(port for key, port in ports.items() if key.startswith(role)))
 
 
 def main(arguments: list[str]) -> int:
-    """Ask the service named by the first argument at HOST:PORT, by default the usual port of this machine; the exit code."""
-    name, address = (*arguments, "")[:2]
+    """Ask the service named by the first argument at HOST:PORT, the second; the exit code."""
+    name, address = arguments
     host, _, port = address.rpartition(":")
     try:
-        _CHECKS[name](host or LOOPBACK, int(port or _USUAL[name]))
+        _CHECKS[name](host, int(port))
     except Unhealthy as problem:
         print(problem)
         return 1
@@ -94,8 +93,6 @@ _CHECKS: dict[str, Callable[[str, int], None]] = {
     "translator": _translator,
     "results": _results,
 }
-
-_USUAL = {**Ports().model_dump(), "mlflow-with-archive": Ports().mlflow, "results": 8050}
 
 
 def _ask(host: str, port: int, method: str, path: str, body: object = None) -> bytes:

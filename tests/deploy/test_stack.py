@@ -71,9 +71,7 @@ def test_the_lifecycle_runs_from_the_host_and_everything_can_be_looked_at(deploy
 
 def test_both_node_managers_work(deployment: Deployment) -> None:
     for node in ("dlg-nm1", "dlg-nm2"):
-        answer = deployment.compose(
-            *("exec", "-T", "dlg-dim", "python", "-m", "dlg_ml_tasks.stack.health", "node", f"{node}:8000")
-        )
+        answer = deployment.compose(*("exec", "-T", "dlg-dim", "python", "/opt/health.py", "node", f"{node}:8000"))
         assert answer.returncode == 0
         sessions = deployment.compose("exec", "-T", node, "ls", "/var/lib/dlg/workspace").stdout.split()
         assert sessions, f"no session has been on {node}"
