@@ -1,7 +1,7 @@
 """Whether a service does its work, asked over HTTP in a way that a server which merely listens cannot answer.
 
-A container asks about itself: ``python -I -S health.py NAME HOST:PORT``, exit code 0 if it is well. As that happens twice a minute in
-each, this file imports nothing but the standard library, and can be run by itself.
+A container asks about itself: ``python -I -S health.py NAME HOST:PORT``, exit code 0 if it is well. As that happens twice a
+minute in each, this file imports nothing but the standard library, and can be run by itself.
 """
 
 from __future__ import annotations
