@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 KEEP ?=
 
-.PHONY: setup demo browser slurm test check bench clean
+.PHONY: setup demo browser slurm test test-deploy check bench clean
 
 setup: $(VENV)/.installed
 
@@ -28,6 +28,10 @@ slurm:
 
 test: check browser slurm
 	$(BIN)/pytest -n 2 --dist loadgroup
+
+# Needs a container engine and root. In order, because each test of a stack builds on the one before; says what it skips and why.
+test-deploy: setup browser
+	$(BIN)/pytest -m deploy -p no:randomly -rs tests/deploy
 
 check: setup
 	$(BIN)/ruff check .

@@ -8,7 +8,7 @@ import sys
 
 import typer
 
-from dlg_ml_tasks.cli import demo, graphs, models, ngas, sessions, simulate, stack, tasks, web
+from dlg_ml_tasks.cli import backup, demo, graphs, models, ngas, sessions, simulate, stack, tasks, web
 from dlg_ml_tasks.cli.output import fail, user_errors
 from dlg_ml_tasks.slurm import GO_ON_LATER
 from dlg_ml_tasks.tasks import TaskCancelled, TaskCutShort
@@ -21,9 +21,12 @@ app = typer.Typer(
     help="Machine learning for telescopes: tasks in DALiuGE graphs, files in NGAS, runs and models in MLflow.\n\n"
     "Start with **dlg-ml demo**, or **dlg-ml up** and **dlg-ml run graphs/lifecycle.graph --set recipe=digits**.",
 )
+
 app.command("up")(stack.up)
 app.command("down")(stack.down)
 app.command("status")(stack.status)
+app.command("backup")(backup.backup)
+app.command("restore")(backup.restore)
 app.command("run")(sessions.run)
 app.command("demo")(demo.demo)
 app.command("web")(web.web)
@@ -33,6 +36,12 @@ app.add_typer(models.app, name="models")
 app.add_typer(graphs.app, name="graphs")
 app.add_typer(ngas.app, name="ngas")
 app.add_typer(simulate.app, name="simulate")
+
+
+@app.callback()
+def choose_stack(chosen: stack.Stack = None) -> None:
+    """Choose the services for any command: dlg-ml --stack compose sessions list."""
+    stack.use(chosen)
 
 
 def main() -> None:

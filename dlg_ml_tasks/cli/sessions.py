@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from dlg_ml_tasks.cli.output import console, errors, print_json
-from dlg_ml_tasks.cli.stack import Json
+from dlg_ml_tasks.cli.stack import Json, Stack, use
 from dlg_ml_tasks.graphs.document import read_graph
 from dlg_ml_tasks.graphs.override import override, with_absolute_sources
 
@@ -45,6 +45,7 @@ def run(
         ),
     ] = None,
     detach: Annotated[bool, typer.Option("--detach", help="Do not follow; print the session's name.")] = False,
+    stack: Stack = None,
 ) -> None:
     """Run a logical graph on the engine and follow it; exit code 0 only if every last task completed.
 
@@ -54,6 +55,7 @@ def run(
     Examples: dlg-ml run graphs/lifecycle.graph · dlg-ml run graphs/lifecycle.graph --set recipe=digits --set model_name=digits
     --set infer.model=models:/digits@champion · dlg-ml run graphs/train.graph --set train.epochs=10
     """
+    use(stack)
     changed = with_absolute_sources(override(read_graph(graph), settings or []), Path.cwd())
     from dlg_ml_tasks.cli.live import start, watch
     from dlg_ml_tasks.cli.view import picture

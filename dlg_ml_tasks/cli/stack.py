@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+import os
+from typing import Annotated, Literal
 
 import typer
 from rich.table import Table
@@ -11,6 +12,25 @@ from dlg_ml_tasks import stack
 from dlg_ml_tasks.cli.output import console, print_json
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
+
+USE = "DLG_ML_USE"
+"""Environment variable with the chosen stack, for whole terminals and scripts."""
+
+Stack = Annotated[
+    Literal["compose"] | None,
+    typer.Option(
+        "--stack",
+        envvar=USE,
+        help="compose: the services of docker-compose.yml in this folder (or in DLG_ML_COMPOSE), at their published ports. "
+        "By default those that the environment names, else the embedded stack.",
+    ),
+]
+
+
+def use(chosen: Stack) -> None:
+    """Let all that follows in this process find the services of the chosen stack."""
+    if chosen == "compose":
+        os.environ.update({**stack.compose_environment(), USE: chosen})
 
 
 def up(

@@ -126,7 +126,7 @@ def _rows_of_copies(copies: Tasks) -> Iterator[tuple[Text, ...]]:
     """A row for all, and one for each of the few that run; those that failed are named below the table."""
     longest = max(copies, key=lambda task: task.seconds)
     node, _ = next(_grouped(copies))
-    name = Text(f"{node} × {len(copies)}")  # noqa: RUF001  # not the letter x
+    name = Text(f"{node} × {len(copies)}")  # not the letter x
     yield name, _styled(_state_of(copies)), _time_text(longest), _counts(copies), Text()
     running = [task for task in copies if task.state == "running"]
     for task in running[:_MOST_SHOWN]:
