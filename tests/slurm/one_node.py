@@ -88,13 +88,14 @@ class OneNodeSlurm:
         return self
 
     def __exit__(self, *_: object) -> None:
-        if "slurmctld" in self._processes:
+        try:
             self.command("scancel", f"--user={psutil.Process().username()}")
             _until(lambda: not self.command("squeue", "-h"))
-        for name in reversed(self._processes):
-            self._processes[name].terminate()
-        for process in self._processes.values():
-            process.wait(30)
+        finally:
+            for name in reversed(self._processes):
+                self._processes[name].terminate()
+            for process in self._processes.values():
+                process.wait(30)
 
     def start_controller(self) -> None:
         """Start slurmctld."""
