@@ -20,8 +20,11 @@ EXPERIMENT = "DLG_ML_EXPERIMENT"
 _TRUSTED_FOR = 10.0
 """Seconds after an answer in which the server is not looked for again: a task makes a dozen calls within one."""
 
-_PROTECTED = ("MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_TOKEN", "MLFLOW_TRACKING_AUTH", "MLFLOW_TRACKING_AWS_SIGV4")
-"""Set where a server wants to know who asks, which is MLflow's client's business."""
+_PROTECTED = tuple(
+    f"MLFLOW_TRACKING_{name}"
+    for name in ("USERNAME", "TOKEN", "AUTH", "AWS_SIGV4", "INSECURE_TLS", "SERVER_CERT_PATH", "CLIENT_CERT_PATH")
+)
+"""One is set where a server wants to know who asks, or shows a certificate of its own: MLflow's client's business."""
 
 _answered: dict[str, float] = {}
 _takes_directly: dict[str, bool] = {}
