@@ -31,8 +31,8 @@ def restore(source: Path, *, to_compose: bool, on_progress: Progress) -> list[Da
     """
     manifest = read(source, on_progress)
     archive = _stack(to_compose).bring_back(source, manifest, on_progress)
-    on_progress("archive", "reading every file")
     with archive as address:
+        on_progress("archive", "reading every file")
         return read_everything(address, on_progress)
 
 
