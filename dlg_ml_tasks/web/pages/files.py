@@ -94,5 +94,6 @@ def _line(file: ArchiveFile) -> FileLine:
     )
 
 
-add_page(router, "/runs/{run_id}/files/{path:path}", files)
+# Not with .json at the end, as elsewhere: that is how files' own names end.
+add_page(router, "/runs/{run_id}/files/{path:path}", files, json_path="/runs/{run_id}/files.json/{path:path}")
 add_page(router, "/runs/{run_id}/files", folder)

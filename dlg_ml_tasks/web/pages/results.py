@@ -480,5 +480,6 @@ def _waterfall(
 
 
 add_page(router, "/results", results)
-add_page(router, "/results/{run_id}/items/{name:path}", item)
+# Not with .json at the end, as elsewhere: a raw file's own name may end so.
+add_page(router, "/results/{run_id}/items/{name:path}", item, json_path="/results/{run_id}/items.json/{name:path}")
 add_page(router, "/results/{run_id}", inference)
