@@ -33,6 +33,7 @@ from dlg_ml_tasks.web.pages.answering import Answerer, PageModel, wants_json
 from dlg_ml_tasks.web.settings import Settings
 from dlg_ml_tasks.web.site import Site
 from dlg_ml_tasks.web.sources.errors import NotThere, SourceDown
+from dlg_ml_tasks.web.transfer.streaming import Streams
 
 _STATIC = Path(__file__).parent / "static"
 _RETRY_AFTER_S = 10
@@ -64,6 +65,7 @@ def create_app(settings: Settings) -> FastAPI:
     )
     app.state.site = site
     app.state.answerer = Answerer(site)
+    app.state.streams = Streams()
     for page in _PAGES:
         app.include_router(page.router, prefix=settings.prefix)
     app.mount(f"{settings.prefix}/static", StaticFiles(directory=_STATIC), name="static")

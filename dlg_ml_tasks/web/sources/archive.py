@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import posixpath
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import datetime
 from urllib.parse import urlsplit
 
 from dlg_ml_tasks.archive import Address, FileNotInArchive, NgasClient, NgasError, parse_address
@@ -34,6 +36,16 @@ class ArchiveFile:
     def name(self) -> str:
         """The last part of the path."""
         return posixpath.basename(self.path)
+
+    @property
+    def tag(self) -> str:
+        """Names the content: the checksum, or what else tells it from others in this place."""
+        return self.checksum or hashlib.sha256(self.entry.status.identity.encode()).hexdigest()[:32]
+
+    @property
+    def modified(self) -> datetime | None:
+        """When it was archived, in UTC; None where the archive does not say."""
+        return self.entry.status.ingested or self.entry.status.created
 
 
 class ArchiveReader:
