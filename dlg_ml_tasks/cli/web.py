@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from dlg_ml_tasks import stack
-from dlg_ml_tasks.cli.output import console
+from dlg_ml_tasks.cli.output import console, fail
 
 PORT = 8050
 
@@ -24,10 +24,13 @@ def web(
     has the other settings. Ctrl-C stops it.
     """
     from dlg_ml_tasks.web.server import serve
-    from dlg_ml_tasks.web.settings import TRACKING, settings_from
+    from dlg_ml_tasks.web.settings import TRACKING, SettingsError, settings_from
 
     uri = stack.resolve(stack.home_directory()).require_tracking_uri()
-    settings = settings_from({**os.environ, TRACKING: uri})
+    try:
+        settings = settings_from({**os.environ, TRACKING: uri})
+    except SettingsError as error:
+        fail(str(error))
     console.print(
         f"results site: http://{host}:{port}{settings.prefix}/  (Ctrl-C stops it)", highlight=False, soft_wrap=True
     )

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from importlib.metadata import version
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
+from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 from starlette.staticfiles import StaticFiles
+from starlette.types import ASGIApp
 
+from dlg_ml_tasks.web.admission import Admission, Hosts, Rate, Refusal
 from dlg_ml_tasks.web.headers import SecurityHeaders
 from dlg_ml_tasks.web.pages import (
     downloads,
@@ -53,7 +56,8 @@ def create_app(settings: Settings) -> FastAPI:
         finally:
             site.stop()
 
-    app = FastAPI(
+    app = _Guarded(
+        settings,
         title=settings.title,
         version=version("dlg-ml-tasks"),
         summary="What was trained, what was inferred, from which raw files. Read only.",
@@ -65,7 +69,7 @@ def create_app(settings: Settings) -> FastAPI:
     )
     app.state.site = site
     app.state.answerer = Answerer(site)
-    app.state.streams = Streams()
+    app.state.streams = Streams() if settings.rate else Streams(most_of_one=None)
     for page in _PAGES:
         app.include_router(page.router, prefix=settings.prefix)
     app.mount(f"{settings.prefix}/static", StaticFiles(directory=_STATIC), name="static")
@@ -74,8 +78,39 @@ def create_app(settings: Settings) -> FastAPI:
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _http_error)
     app.add_exception_handler(Exception, _bug)
-    app.add_middleware(SecurityHeaders)
+    _answer_head(app)
     return app
+
+
+class _Guarded(FastAPI):
+    """Lets requests in, and adds security headers, outside of everything that can fail: what FastAPI calls middleware does not see
+    the answer to a bug."""
+
+    def __init__(self, settings: Settings, **options: Any) -> None:
+        super().__init__(**options)
+        self._settings = settings
+
+    def build_middleware_stack(self) -> ASGIApp:
+        """The application with what is around it."""
+        settings = self._settings
+        app = super().build_middleware_stack()
+        app = Admission(app, Hosts(settings.names), Rate(settings.rate), _refused, settings.prefix)
+        return SecurityHeaders(app, f"{settings.prefix}/static/")
+
+
+def _answer_head(app: FastAPI) -> None:
+    """Answer HEAD wherever GET is answered (RFC 9110, 9.1); the server leaves out the body."""
+    routes = [route for route in app.routes if isinstance(route, APIRoute)]
+    answered = {route.path for route in routes if "HEAD" in route.methods}
+    for route in routes:
+        if route.path not in answered:
+            app.add_api_route(
+                route.path,
+                route.endpoint,
+                methods=["HEAD"],
+                response_model=route.response_model,
+                include_in_schema=False,
+            )
 
 
 class Problem(PageModel):
@@ -91,8 +126,13 @@ class Problem(PageModel):
         return self.title
 
 
+def _refused(request: Request, refusal: Refusal) -> Response:
+    return _problem(request, refusal.status, refusal.title, refusal.detail, refusal.headers)
+
+
 def _not_there(request: Request, error: Exception) -> Response:
-    return _problem(request, 404, "Not found", f"{_sentence(str(error))} It may have been deleted, or is not public.")
+    told = f"{_sentence(str(error))} It may have been deleted, or is not public."
+    return _problem(request, 404, "Not found", told)
 
 
 def _source_down(request: Request, error: Exception) -> Response:
@@ -109,7 +149,12 @@ def _invalid(request: Request, error: Exception) -> Response:
 
 def _http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)  # noqa: S101  registered for it
-    titles = {404: "Not found", 405: "This site can only be read"}
+    titles = {
+        404: "Not found",
+        405: "This site can only be read",
+        429: "Too many at once",
+        503: "Too busy at the moment",
+    }
     title = titles.get(error.status_code, "This does not work")
     detail = "There is no page at this address." if error.status_code == 404 else _sentence(str(error.detail))
     return _problem(request, error.status_code, title, detail, dict(error.headers or {}))
@@ -121,10 +166,12 @@ def _bug(request: Request, error: Exception) -> Response:
     )
 
 
-def _problem(request: Request, status: int, title: str, detail: str, headers: dict[str, str] | None = None) -> Response:
+def _problem(
+    request: Request, status: int, title: str, detail: str, headers: Mapping[str, str] | None = None
+) -> Response:
     page = Problem(status=status, title=title, detail=detail)
     if wants_json(request) or request.url.path.endswith(".json"):
-        return JSONResponse(page.model_dump(), status, headers)
+        return JSONResponse(page.model_dump(), status, {**(headers or {}), "Cache-Control": "no-store"})
     answerer: Answerer = request.app.state.answerer
     return Response(
         answerer.render(page, request),

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import socket
+
 import uvicorn
 
 from dlg_ml_tasks.web.app import create_app
 from dlg_ml_tasks.web.settings import Settings
 
+_CONNECTIONS = 500
+_STALLED_MS = 120_000
+
 
 def serve(settings: Settings, host: str, port: int) -> None:
-    """Serve the site; returns when the process is asked to end. One process: the read model's refresher runs once."""
-    uvicorn.run(
+    """Serve the site; returns when the process is asked to end. One process: the read model's refresher runs once.
+
+    Whoever asks is who connects, unless that is one of the named proxies.
+    """
+    config = uvicorn.Config(
         create_app(settings),
         host=host,
         port=port,
@@ -19,6 +27,12 @@ def serve(settings: Settings, host: str, port: int) -> None:
         server_header=False,
         timeout_keep_alive=30,
         timeout_graceful_shutdown=5,
-        # Only a proxy on this machine may say who asked and under which name.
-        forwarded_allow_ips="127.0.0.1",
+        limit_concurrency=_CONNECTIONS,
+        proxy_headers=bool(settings.proxies),
+        forwarded_allow_ips=",".join(settings.proxies),
     )
+    listener = config.bind_socket()
+    if hasattr(socket, "TCP_USER_TIMEOUT"):
+        # Every connection inherits it: whoever asks for much and takes nothing does not stay for ever.
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _STALLED_MS)
+    uvicorn.Server(config).run([listener])

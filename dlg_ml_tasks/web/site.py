@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from dlg_ml_tasks.web.readmodel.database import Database
 from dlg_ml_tasks.web.readmodel.reading import ModelReader
@@ -69,10 +71,20 @@ class Site:
         if self.freshness.complete and not self.freshness.problems:
             # Whatever is public is known, but for what began within the last seconds.
             self._refresher.look_now()
-        run = run_from(self.mlflow.run(run_id))
-        if run.experiment not in (self.model.fact("experiments") or {}):
+        document = self._document(run_id)
+        if document is None:
             raise NotThere(f"there is no run {run_id}")
-        return run
+        return run_from(document)
+
+    def _document(self, run_id: str) -> Mapping[str, Any] | None:
+        """What MLflow says of a run; None if it has none, and likewise if that is deleted or not public."""
+        try:
+            document = self.mlflow.run(run_id)
+        except NotThere:
+            return None
+        info = document["info"]
+        public = str(info["experiment_id"]) in (self.model.fact("experiments") or {})
+        return document if public and info.get("lifecycle_stage") != "deleted" else None
 
     def experiment(self, run: Run) -> str:
         """The name of a run's experiment."""

@@ -37,7 +37,7 @@ def test_with_the_archive_down_pages_stay_and_files_say_when_to_ask_again(
             assert answer.headers["retry-after"]
             assert "the archive does not answer" in answer.text.lower()
             assert "127.0.0.1" not in answer.text.replace(site.url, "")
-    assert site.get(f"/runs/{infer}/files").status == 200
+    site.wait_for(lambda: site.get(f"/runs/{infer}/files").status == 200)
 
 
 def test_a_site_that_never_reached_mlflow_answers_all_the_same(serve: Any) -> None:

@@ -10,8 +10,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
 import urllib3
-from urllib3.exceptions import HTTPError
+from urllib3.exceptions import HTTPError, ReadTimeoutError
 
+from dlg_ml_tasks.web.sources.breaker import Breaker
 from dlg_ml_tasks.web.sources.errors import NotThere, SourceDown
 
 READS: Final = frozenset(
@@ -30,8 +31,19 @@ READS: Final = frozenset(
 _PAGE = 500
 _HISTORY_PAGE = 25_000
 _NAME = "MLflow"
+_MOST_WAITING = 8  # callers at once: a page's threads are many more
 
 Json = dict[str, Any]
+
+
+class _UnlessSlow(urllib3.Retry):
+    """Repeats what a closed connection cut off, and not what took too long already."""
+
+    def increment(self, *args: Any, **kwargs: Any) -> urllib3.Retry:
+        error = kwargs.get("error")
+        if isinstance(error, ReadTimeoutError):
+            raise error
+        return super().increment(*args, **kwargs)
 
 
 class MlflowReader:
@@ -42,12 +54,11 @@ class MlflowReader:
 
     def __init__(self, tracking_uri: str, timeout: float = 10.0) -> None:
         self._base = f"{tracking_uri.rstrip('/')}/api/2.0/mlflow"
+        self._breaker = Breaker(_NAME, _MOST_WAITING)
         self._pool = urllib3.PoolManager(
             maxsize=8,
             # Once more, at once: a kept connection may have been closed by the server meanwhile.
-            retries=urllib3.Retry(
-                total=1, connect=0, redirect=0, status=0, allowed_methods=None, raise_on_status=False
-            ),
+            retries=_UnlessSlow(total=1, connect=0, redirect=0, status=0, allowed_methods=None, raise_on_status=False),
             timeout=urllib3.Timeout(connect=min(timeout, 3.0), read=timeout),
         )
 
@@ -116,6 +127,10 @@ class MlflowReader:
                 return
 
     def _call(self, method: str, call: str, fields: Mapping[str, Any], ident: str = "") -> Json:
+        with self._breaker.asking():
+            return self._ask(method, call, fields, ident)
+
+    def _ask(self, method: str, call: str, fields: Mapping[str, Any], ident: str) -> Json:
         if (method, call) not in READS:
             raise AssertionError(f"{method} {call} is none of the calls that read")
         url = f"{self._base}/{call.format(id=ident)}"
@@ -131,7 +146,7 @@ class MlflowReader:
         if answer.status in (400, 404):
             raise NotThere(f"{call}: {_message(answer.data)}")
         if answer.status != 200:
-            raise SourceDown(_NAME, f"answered {answer.status}")
+            raise SourceDown(_NAME, f"answered {answer.status}", whole=answer.status in (502, 503, 504))
         try:
             found = json.loads(answer.data)
         except ValueError as error:

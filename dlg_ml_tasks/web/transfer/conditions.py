@@ -1,4 +1,4 @@
-"""Conditional and range requests (RFC 9110, sections 13 and 14): what of a representation a request is to get. Knows nothing of files."""
+"""Conditional and range requests (RFC 9110, sections 13 and 14): what of a representation is to be sent. Knows nothing of files."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""Bytes from the archive to clients, block by block: little memory, few connections to the archive, no thread that waits for a slow client.
+"""Bytes from the archive to clients: little memory, few connections to the archive, and no thread that waits for a slow client.
 
-A thread reads from the archive while the event loop sends what was read before. A client that does not keep up loses its turn, and with
-it the thread and the connection to the archive, which serves only so many at a time; it gets another turn once it has taken what it was
-sent, and reading goes on where it stopped.
+A thread reads from the archive while the event loop sends what was read before. A client that does not keep up loses its turn, and
+with it the thread and the connection to the archive, which serves only so many at a time; it gets another turn once it has taken
+what it was sent, and reading goes on where it stopped.
 """
 
 from __future__ import annotations
@@ -49,8 +49,8 @@ class Streams:
     """The downloads of a site. For the event loop.
 
     turns: how many may read from the archive at once: fewer than it serves, so that pages get to it, too. most: how many downloads
-    may be in flight; each takes a socket and, if its client is slow, a block of memory. most_of_one: how many of one client; None for
-    no limit.
+    may be in flight; each takes a socket and, if its client is slow, a block of memory. most_of_one: how many of one client; None:
+    any number.
     """
 
     def __init__(
