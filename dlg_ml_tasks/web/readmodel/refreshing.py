@@ -214,7 +214,7 @@ class Refresher:
         return len(runs) == _ITEMS_AT_ONCE
 
     def _put_items(self, run: Run) -> None:
-        """Keep what a run's table of contents says; any program may have written it, and a bad one must not stand in the way of others."""
+        """Keep what a run's table of contents says. Any program may have written it; a bad one must not stop the others."""
         try:
             self._writer.put_items(run.run_id, self._items(run))
         except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
