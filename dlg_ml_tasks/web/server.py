@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 
 import uvicorn
+from uvicorn.protocols.http.auto import AutoHTTPProtocol
 
 from dlg_ml_tasks.web.app import create_app
 from dlg_ml_tasks.web.settings import Settings
+from dlg_ml_tasks.web.transfer.streaming import TRANSPORT
 
 _CONNECTIONS = 500
 _STALLED_MS = 120_000
+
+
+class _Protocol(AutoHTTPProtocol):  # type: ignore[misc,valid-type]
+    """Tells the application of the connection, so that it can hand on a large file past Python (see `streaming`)."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:
+        self.app_state = {**self.app_state, TRANSPORT: transport}
+        super().connection_made(transport)
 
 
 def serve(settings: Settings, host: str, port: int) -> None:
@@ -22,6 +33,7 @@ def serve(settings: Settings, host: str, port: int) -> None:
         create_app(settings),
         host=host,
         port=port,
+        http=_Protocol,
         access_log=False,
         log_level="warning",
         server_header=False,

@@ -304,7 +304,7 @@ def hidden(story: Story, archive: str, tracking_store: Path) -> Hidden:
         checksums[name] = str(tree.entry(f"{root}/{name}").checksum)
     client.create_registered_model(model, description=html)
     client.create_model_version(
-        model, "models:/none", runs["infer"], tags={"metric.f1": "nan", "metric.x": "0.5", "n": html}
+        model, f"{archive}{root}/model", runs["infer"], tags={"metric.f1": "nan", "metric.x": "0.5", "n": html}
     )
     client.set_registered_model_alias(model, "champion", "1")
     return Hidden(SECRET, HOSTILE, runs, model, sha256, checksums, large)

@@ -135,7 +135,7 @@ class Copying:
         self.came = 0
         self.fails_at: int | None = None
 
-    def __call__(self, start: int, end: int, write: Callable[[bytes], object]) -> None:
+    def __call__(self, start: int, end: int, write: Callable[[bytes], object], move: Any) -> None:
         self.began.append(start)
         for at in range(start, end, 10):
             if at == self.fails_at:

@@ -53,7 +53,7 @@ async def download(request: Request, run_id: RunId, path: FilePath) -> Response:
         headers["Content-Range"] = f"bytes {wanted.start}-{wanted.end - 1}/{file.size}"
     return StreamedFile(
         streams,
-        lambda start, end, write: site.archive.copy_range(run.location, file, start, end, write),
+        lambda start, end, write, move: site.archive.copy_range(run.location, file, start, end, write, move),
         wanted.start,
         wanted.end,
         status_code=wanted.status,

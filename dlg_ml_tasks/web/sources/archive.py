@@ -101,14 +101,23 @@ class ArchiveReader:
             return tree.read(file.entry, start, min(end, file.size))
 
     def copy_range(
-        self, location: str, file: ArchiveFile, start: int, end: int, write: Callable[[bytes], object]
+        self,
+        location: str,
+        file: ArchiveFile,
+        start: int,
+        end: int,
+        write: Callable[[bytes], object],
+        move: Callable[[int, int], int] | None = None,
     ) -> None:
-        """Hand bytes `start` to `end` of a file to `write`, block by block. Raises SourceDown, NotThere."""
+        """Hand bytes `start` to `end` of a file to `write`, and all but the first to `move` (see `NgasClient.copy_range`).
+
+        Raises SourceDown, NotThere.
+        """
         tree, _ = self._place(location)
         offset = file.entry.member.offset if file.entry.member is not None else 0
         with _told(file.path):
             if end > start:
-                tree.client.copy_range(file.entry.status, offset + start, offset + end, write)
+                tree.client.copy_range(file.entry.status, offset + start, offset + end, write, move)
 
     def size(self, location: str) -> tuple[int, int]:
         """How many files the archive behind a location holds, and their bytes. Raises SourceDown, NotThere."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
@@ -23,11 +24,18 @@ from starlette.exceptions import HTTPException
 from starlette.types import Receive, Scope, Send
 
 from dlg_ml_tasks.web.sources.errors import NotThere, SourceDown
+from dlg_ml_tasks.web.transfer.splicing import AVAILABLE, Behind, Pipe
 
 log = logging.getLogger(__name__)
 
-Copy = Callable[[int, int, Callable[[bytes], object]], None]
-"""Hands the bytes from the first to the second number (exclusive) to a function, block by block. Raises SourceDown, NotThere."""
+Copy = Callable[[int, int, Callable[[bytes], object], Callable[[int, int], int] | None], None]
+"""Hands the bytes from the first to the second number (exclusive) to a function, block by block; if there is another function,
+all but the first block to that one, as a descriptor and how many are wanted. Raises SourceDown, NotThere."""
+
+TRANSPORT = "transport"
+"""Where in the state of a request its connection stands, if the server tells."""
+
+_WORTH_SPLICING = 4 << 20  # bytes: a connection is closed after it
 
 _RETRY_AFTER_S = 10
 
@@ -101,10 +109,14 @@ class StreamedFile(Response):
         if scope["method"] == "HEAD" or self._start == self._end:
             await sender.send_head()
             return
+        transport = _plain_connection(scope) if self._end - self._start >= _WORTH_SPLICING else None
         with self._streams.place(scope["client"][0] if scope.get("client") else ""):
             watching = asyncio.create_task(_watch(receive, sender))
             try:
-                await self._send_all(sender)
+                if transport is None:
+                    await self._send_all(sender)
+                else:
+                    await self._splice_all(sender, transport, watching)
             finally:
                 sender.gone = True
                 watching.cancel()
@@ -126,6 +138,37 @@ class StreamedFile(Response):
                 log.info("a client took nothing for %g s; its download is broken off", pace.gone_s)
                 return
 
+    async def _splice_all(self, sender: _Sender, transport: asyncio.Transport, watching: asyncio.Task[None]) -> None:
+        """Head and first block go through the server; the rest goes inside the kernel, and the connection ends with it."""
+        turns, pace, position = self._streams.turns, self._streams.pace, self._start
+        self.headers["Connection"] = "close"
+        # So that nothing waits in the process when the server has taken a message.
+        transport.set_write_buffer_limits(0)
+        descriptor = os.dup(transport.get_extra_info("socket").fileno())
+        pipe = Pipe(descriptor, pace.behind_s)
+        try:
+            while (position < self._end or pipe.held) and not sender.gone:
+                turn = _SplicingTurn(self._copy, position, self._end, sender, turns, pace, pipe)
+                position = await anyio.to_thread.run_sync(turn.take, limiter=turns)
+                if turn.sending is not None:
+                    await asyncio.wait_for(asyncio.wrap_future(turn.sending), pace.gone_s)
+                if pipe.held:
+                    await _writable(descriptor, pace.gone_s)
+        except (SourceDown, NotThere) as error:
+            if not sender.begun:
+                raise
+            log.warning("a download broke off after %d of %d bytes: %s", position, sender.length, error)
+            transport.abort()
+        except (ConnectionError, asyncio.TimeoutError) as error:
+            log.info("a client has gone or took nothing for %g s (%s); its download is broken off", pace.gone_s, error)
+            transport.abort()
+        finally:
+            pipe.close()
+        if sender.begun:
+            transport.close()
+            # The server learns that the connection has ended before it is told that the answer is not whole.
+            await watching
+
 
 class _Sender:
     """What goes to one client, in order. For the event loop, but for `gone`, which says that nothing more is to be sent."""
@@ -145,6 +188,11 @@ class _Sender:
             await self._send(self._head)
         self.sent += len(content)
         await self._send({"type": "http.response.body", "body": content, "more_body": self.sent < self.length})
+
+    async def send_first(self, content: bytes) -> None:
+        """The first block, with the head, out of the process; what comes after it goes another way."""
+        await self.send_block(content)
+        await self._send({"type": "http.response.body", "body": b"", "more_body": True})
 
     async def send_head(self) -> None:
         """The head alone."""
@@ -171,7 +219,7 @@ class _Turn:
     def take(self) -> int:
         """Returns how far it came. Raises SourceDown, NotThere."""
         with suppress(_Over):
-            self._copy(self._start, self._end, self._hand_on)
+            self._copy(self._start, self._end, self._hand_on, None)
         return self._position
 
     def _hand_on(self, block: bytes) -> None:
@@ -181,18 +229,80 @@ class _Turn:
                 self.sending.result(self._pace.behind_s)
             except FutureTimeout:
                 raise _Over from None
-        if self._sender.gone or self._others_wait():
+        if not self._may_go_on():
             raise _Over
         self.sending = asyncio.run_coroutine_threadsafe(self._sender.send_block(block), self._loop)
         self._position += len(block)
 
-    def _others_wait(self) -> bool:
+    def _may_go_on(self) -> bool:
+        if self._sender.gone:
+            return False
         has_had = self._position - self._start
-        return has_had >= self._pace.share and self._turns.statistics().tasks_waiting > 0
+        return has_had < self._pace.share or self._turns.statistics().tasks_waiting == 0
+
+
+class _SplicingTurn(_Turn):
+    """A turn whose bytes go through a pipe, but for the very first."""
+
+    def __init__(
+        self,
+        copy: Copy,
+        start: int,
+        end: int,
+        sender: _Sender,
+        turns: CapacityLimiter,
+        pace: Pace,
+        pipe: Pipe,
+    ) -> None:
+        super().__init__(copy, start, end, sender, turns, pace)
+        self._pipe = pipe
+
+    def take(self) -> int:
+        """Returns how far it came in reading. Raises SourceDown, NotThere, ConnectionError, TimeoutError."""
+        with suppress(Behind):
+            self._pipe.drain()
+            if self._position < self._end:
+                self._copy(self._start, self._end, self._first, self._move)
+                self._pipe.drain()
+        return self._position
+
+    def _first(self, block: bytes) -> None:
+        if self._sender.begun:
+            self._position += self._pipe.put(block)
+            return
+        self.sending = asyncio.run_coroutine_threadsafe(self._sender.send_first(block), self._loop)
+        self._position += len(block)
+        try:
+            self.sending.result(self._pace.behind_s)
+        except FutureTimeout:
+            raise Behind from None
+
+    def _move(self, source: int, most: int) -> int:
+        moved = self._pipe.move(source, most, self._may_go_on)
+        self._position += moved
+        return moved
 
 
 class _Over(Exception):
     """The turn is over before the end of the file."""
+
+
+def _plain_connection(scope: Scope) -> asyncio.Transport | None:
+    """The connection of a request, if bytes can be sent past the server; None with TLS, another server or system."""
+    transport: asyncio.Transport | None = scope.get("state", {}).get(TRANSPORT)
+    if not AVAILABLE or transport is None or transport.get_extra_info("sslcontext") is not None:
+        return None
+    return transport
+
+
+async def _writable(descriptor: int, seconds: float) -> None:
+    """Wait until a client takes more. Raises TimeoutError."""
+    loop, ready = asyncio.get_running_loop(), asyncio.Event()
+    loop.add_writer(descriptor, ready.set)
+    try:
+        await asyncio.wait_for(ready.wait(), seconds)
+    finally:
+        loop.remove_writer(descriptor)
 
 
 async def _watch(receive: Receive, sender: _Sender) -> None:
