@@ -47,6 +47,7 @@ _PAGES = (overview, results, models, files, downloads, run, runs, lineage, searc
 def create_app(settings: Settings) -> FastAPI:
     """The application of one site; it begins to read when it is started."""
     site = Site(settings)
+    streams = Streams() if settings.rate else Streams(most_of_one=None)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -54,6 +55,7 @@ def create_app(settings: Settings) -> FastAPI:
         try:
             yield
         finally:
+            streams.stop()
             site.stop()
 
     app = _Guarded(
@@ -69,9 +71,9 @@ def create_app(settings: Settings) -> FastAPI:
     )
     app.state.site = site
     app.state.answerer = Answerer(site)
-    app.state.streams = Streams() if settings.rate else Streams(most_of_one=None)
+    app.state.streams = streams
     for page in _PAGES:
-        app.include_router(page.router, prefix=settings.prefix)
+        app.include_router(page.router, prefix=settings.prefix, responses=_REFUSALS)
     app.mount(f"{settings.prefix}/static", StaticFiles(directory=_STATIC), name="static")
     app.add_exception_handler(NotThere, _not_there)
     app.add_exception_handler(SourceDown, _source_down)
@@ -80,6 +82,28 @@ def create_app(settings: Settings) -> FastAPI:
     app.add_exception_handler(Exception, _bug)
     _answer_head(app)
     return app
+
+
+class Problem(PageModel):
+    """Why a page cannot be shown."""
+
+    template: ClassVar[str] = "problem.html"
+
+    status: int
+    title: str
+    detail: str
+
+    def page_title(self) -> str:
+        return self.title
+
+
+_REFUSALS: dict[int | str, dict[str, Any]] = {
+    422: {
+        "model": Problem,
+        "description": "The address is not right: an id, a number, a date or a text that cannot be.",
+    },
+    429: {"model": Problem, "description": "Too many requests from one address; see Retry-After."},
+}
 
 
 class _Guarded(FastAPI):
@@ -111,19 +135,6 @@ def _answer_head(app: FastAPI) -> None:
                 response_model=route.response_model,
                 include_in_schema=False,
             )
-
-
-class Problem(PageModel):
-    """Why a page cannot be shown."""
-
-    template: ClassVar[str] = "problem.html"
-
-    status: int
-    title: str
-    detail: str
-
-    def page_title(self) -> str:
-        return self.title
 
 
 def _refused(request: Request, refusal: Refusal) -> Response:

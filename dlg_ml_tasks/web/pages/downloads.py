@@ -25,6 +25,8 @@ _KEPT_S = 600
 
 _BYTES: dict[str, Any] = {"content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}}
 
+_PAGE: dict[str, Any] = {"content": {"text/html": {}, "application/json": {}}}
+
 
 @router.get(
     "/files/{run_id}/{path:path}",
@@ -32,6 +34,10 @@ _BYTES: dict[str, Any] = {"content": {"application/octet-stream": {"schema": {"t
     responses={
         200: {"description": "The file.", **_BYTES},
         206: {"description": "The part that Range asked for.", **_BYTES},
+        404: {"description": "There is no such file, or it is not public.", **_PAGE},
+        422: {"description": "The address is not right.", **_PAGE},
+        429: {"description": "Too many requests or downloads of one address; see Retry-After.", **_PAGE},
+        503: {"description": "MLflow or the archive does not answer; see Retry-After.", **_PAGE},
         304: {"description": "The client has it, by If-None-Match or If-Modified-Since."},
         412: {"description": "It is not the one that If-Match or If-Unmodified-Since asked for."},
         416: {"description": "The file has no such part."},

@@ -66,9 +66,14 @@ class Streams:
     ) -> None:
         self.turns = CapacityLimiter(turns)
         self.pace = pace or Pace()
+        self.stopping = False
         self._most = most
         self._most_of_one = most_of_one
         self._in_flight: Counter[str] = Counter()
+
+    def stop(self) -> None:
+        """Break off what is in flight."""
+        self.stopping = True
 
     @contextmanager
     def place(self, client: str) -> Iterator[None]:
@@ -123,8 +128,8 @@ class StreamedFile(Response):
 
     async def _send_all(self, sender: _Sender) -> None:
         turns, pace, position = self._streams.turns, self._streams.pace, self._start
-        while position < self._end and not sender.gone:
-            turn = _Turn(self._copy, position, self._end, sender, turns, pace)
+        while position < self._end and not (sender.gone or self._streams.stopping):
+            turn = _Turn(self._copy, position, self._end, sender, self._streams)
             try:
                 position = await anyio.to_thread.run_sync(turn.take, limiter=turns, abandon_on_cancel=True)
                 if turn.sending is not None:
@@ -147,8 +152,8 @@ class StreamedFile(Response):
         descriptor = os.dup(transport.get_extra_info("socket").fileno())
         pipe = Pipe(descriptor, pace.behind_s)
         try:
-            while (position < self._end or pipe.held) and not sender.gone:
-                turn = _SplicingTurn(self._copy, position, self._end, sender, turns, pace, pipe)
+            while (position < self._end or pipe.held) and not (sender.gone or self._streams.stopping):
+                turn = _SplicingTurn(self._copy, position, self._end, sender, self._streams, pipe)
                 position = await anyio.to_thread.run_sync(turn.take, limiter=turns)
                 if turn.sending is not None:
                     await asyncio.wait_for(asyncio.wrap_future(turn.sending), pace.gone_s)
@@ -206,13 +211,12 @@ class _Turn:
     sending: the last block on its way to the client.
     """
 
-    def __init__(self, copy: Copy, start: int, end: int, sender: _Sender, turns: CapacityLimiter, pace: Pace) -> None:
+    def __init__(self, copy: Copy, start: int, end: int, sender: _Sender, streams: Streams) -> None:
         self._copy = copy
         self._start = self._position = start
         self._end = end
         self._sender = sender
-        self._turns = turns
-        self._pace = pace
+        self._streams = streams
         self._loop = asyncio.get_running_loop()
         self.sending: Future[None] | None = None
 
@@ -226,7 +230,7 @@ class _Turn:
         """Send a block while the next one is read, once the one before has gone."""
         if self.sending is not None:
             try:
-                self.sending.result(self._pace.behind_s)
+                self.sending.result(self._streams.pace.behind_s)
             except FutureTimeout:
                 raise _Over from None
         if not self._may_go_on():
@@ -235,10 +239,10 @@ class _Turn:
         self._position += len(block)
 
     def _may_go_on(self) -> bool:
-        if self._sender.gone:
+        if self._sender.gone or self._streams.stopping:
             return False
         has_had = self._position - self._start
-        return has_had < self._pace.share or self._turns.statistics().tasks_waiting == 0
+        return has_had < self._streams.pace.share or self._streams.turns.statistics().tasks_waiting == 0
 
 
 class _SplicingTurn(_Turn):
@@ -250,11 +254,10 @@ class _SplicingTurn(_Turn):
         start: int,
         end: int,
         sender: _Sender,
-        turns: CapacityLimiter,
-        pace: Pace,
+        streams: Streams,
         pipe: Pipe,
     ) -> None:
-        super().__init__(copy, start, end, sender, turns, pace)
+        super().__init__(copy, start, end, sender, streams)
         self._pipe = pipe
 
     def take(self) -> int:
@@ -273,7 +276,7 @@ class _SplicingTurn(_Turn):
         self.sending = asyncio.run_coroutine_threadsafe(self._sender.send_first(block), self._loop)
         self._position += len(block)
         try:
-            self.sending.result(self._pace.behind_s)
+            self.sending.result(self._streams.pace.behind_s)
         except FutureTimeout:
             raise Behind from None
 
