@@ -36,6 +36,7 @@ bench: setup
 	$(BIN)/pip install -q -c constraints.txt -e ".[rfi,dev,bench]"
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/rfi.py --seeds 0 1 2
 	$(BIN)/python benchmarks/archive.py
+	$(BIN)/python benchmarks/web.py
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
