@@ -8,7 +8,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, ClassVar
 
-from fastapi import FastAPI, Request
+from fastapi import APIRouter, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
 from fastapi.routing import APIRoute
@@ -74,13 +74,13 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.streams = streams
     for page in _PAGES:
         app.include_router(page.router, prefix=settings.prefix, responses=_REFUSALS)
+        _answer_head(app, page.router, settings.prefix)
     app.mount(f"{settings.prefix}/static", StaticFiles(directory=_STATIC), name="static")
     app.add_exception_handler(NotThere, _not_there)
     app.add_exception_handler(SourceDown, _source_down)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _http_error)
     app.add_exception_handler(Exception, _bug)
-    _answer_head(app)
     return app
 
 
@@ -122,19 +122,14 @@ class _Guarded(FastAPI):
         return SecurityHeaders(app, f"{settings.prefix}/static/")
 
 
-def _answer_head(app: FastAPI) -> None:
+def _answer_head(app: FastAPI, router: APIRouter, prefix: str) -> None:
     """Answer HEAD wherever GET is answered (RFC 9110, 9.1); the server leaves out the body."""
-    routes = [route for route in app.routes if isinstance(route, APIRoute)]
+    routes = [route for route in router.routes if isinstance(route, APIRoute)]
     answered = {route.path for route in routes if "HEAD" in route.methods}
     for route in routes:
         if route.path not in answered:
-            app.add_api_route(
-                route.path,
-                route.endpoint,
-                methods=["HEAD"],
-                response_model=route.response_model,
-                include_in_schema=False,
-            )
+            path = f"{prefix}{route.path}"
+            app.add_api_route(path, route.endpoint, methods=["HEAD"], response_model=None, include_in_schema=False)
 
 
 def _refused(request: Request, refusal: Refusal) -> Response:

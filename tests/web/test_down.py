@@ -58,7 +58,8 @@ def test_with_mlflow_hanging_pages_come_at_once_and_only_few_wait_for_it(
     site.wait_for(lambda: site.get("/health").json["complete"])
     with mlflow_gate.hanging(), ThreadPoolExecutor(60) as pool:
         # More than the site has threads: were all to wait for MLflow, nobody would get a page.
-        asking = [pool.submit(site.get, f"/runs/{number:032x}") for number in range(50)]
+        curves = [f"/runs/{story.runs[node]}/curves" for node in ("train", "retrain")] * 25
+        asking = [pool.submit(site.get, path) for path in curves]
         assert site.get("/").status == site.get(f"/runs/{story.runs['train']}").status == 200
         assert any(not each.done() for each in asking)
         for each in asking:
@@ -67,6 +68,7 @@ def test_with_mlflow_hanging_pages_come_at_once_and_only_few_wait_for_it(
         site.wait_for(lambda: "does not answer at the moment" in site.get("/").text)
     site.wait_for(lambda: not site.get("/health").json["problems"])
     assert site.get(f"/runs/{'a' * 32}").status == 404
+    site.wait_for(lambda: site.get(f"/runs/{story.runs['train']}/curves").status == 200)
 
 
 def test_with_the_archive_hanging_pages_come_at_once_and_files_say_when_to_ask_again(
