@@ -38,8 +38,7 @@ class Hosts:
     """
 
     def __init__(self, named: Iterable[str]) -> None:
-        own = {"localhost", socket.gethostname().lower(), socket.getfqdn().lower()}
-        self._named = {name.lower() for name in named} | own
+        self._named = {name.lower() for name in (*named, "localhost", socket.gethostname())}
 
     def allow(self, header: str) -> bool:
         """Whether a Host header is one of them."""
