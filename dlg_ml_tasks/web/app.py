@@ -125,7 +125,7 @@ class _Guarded(FastAPI):
 def _answer_head(app: FastAPI, router: APIRouter, prefix: str) -> None:
     """Answer HEAD wherever GET is answered (RFC 9110, 9.1); the server leaves out the body."""
     routes = [route for route in router.routes if isinstance(route, APIRoute)]
-    answered = {route.path for route in routes if "HEAD" in route.methods}
+    answered = {route.path for route in routes if "HEAD" in (route.methods or ())}
     for route in routes:
         if route.path not in answered:
             path = f"{prefix}{route.path}"

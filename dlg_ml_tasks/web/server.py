@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from typing import Any
 
 import uvicorn
 from uvicorn.protocols.http.auto import AutoHTTPProtocol
@@ -16,8 +17,10 @@ _CONNECTIONS = 500
 _STALLED_MS = 120_000
 
 
-class _Protocol(AutoHTTPProtocol):  # type: ignore[misc,valid-type]
+class _Protocol(AutoHTTPProtocol):  # type: ignore[misc,valid-type]  # whichever of uvicorn's is installed
     """Tells the application of the connection, so that it can hand on a large file past Python (see `streaming`)."""
+
+    app_state: dict[str, Any]
 
     def connection_made(self, transport: asyncio.Transport) -> None:
         self.app_state = {**self.app_state, TRANSPORT: transport}

@@ -39,11 +39,17 @@ Json = dict[str, Any]
 class _UnlessSlow(urllib3.Retry):
     """Repeats what a closed connection cut off, and not what took too long already."""
 
-    def increment(self, *args: Any, **kwargs: Any) -> urllib3.Retry:
-        error = kwargs.get("error")
+    def increment(
+        self,
+        method: str | None = None,
+        url: str | None = None,
+        *args: Any,
+        error: Exception | None = None,
+        **kwargs: Any,
+    ) -> _UnlessSlow:
         if isinstance(error, ReadTimeoutError):
             raise error
-        return super().increment(*args, **kwargs)
+        return super().increment(method, url, *args, error=error, **kwargs)
 
 
 class MlflowReader:
