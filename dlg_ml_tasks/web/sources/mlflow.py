@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from types import TracebackType
 from typing import Any, Final
 
 import urllib3
 from urllib3.exceptions import HTTPError, ReadTimeoutError
+from urllib3.response import BaseHTTPResponse
 
 from dlg_ml_tasks.web.sources.breaker import Breaker
 from dlg_ml_tasks.web.sources.errors import NotThere, SourceDown
@@ -43,13 +45,14 @@ class _UnlessSlow(urllib3.Retry):
         self,
         method: str | None = None,
         url: str | None = None,
-        *args: Any,
+        response: BaseHTTPResponse | None = None,
         error: Exception | None = None,
-        **kwargs: Any,
+        _pool: Any = None,
+        _stacktrace: TracebackType | None = None,
     ) -> _UnlessSlow:
         if isinstance(error, ReadTimeoutError):
             raise error
-        return super().increment(method, url, *args, error=error, **kwargs)
+        return super().increment(method, url, response, error, _pool, _stacktrace)
 
 
 class MlflowReader:
