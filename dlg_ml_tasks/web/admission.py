@@ -103,6 +103,8 @@ class Admission:
         if sum(len(name) + len(value) for name, value in scope["headers"]) > _LONGEST_HEADERS:
             return Refusal(431, "Too much in the head of the request", "Clear this site's cookies in your browser.")
         path = scope["path"]
+        if "\0" in path:
+            return Refusal(404, "Not found", "There is no page at this address.")
         host = next((value.decode("latin-1") for name, value in scope["headers"] if name == b"host"), None)
         if host is not None and path not in self._any_host and not self._hosts.allow(host):
             return Refusal(

@@ -223,9 +223,9 @@ SECRET = "zq7hidden"
 HOSTILE = (
     f"<img src=x onerror=alert(1)>{SECRET}.csv",
     f"<script>alert('{SECRET}').html",
-    f"a\r\nSet-Cookie: {SECRET}=1.svg",
+    f"a Set-Cookie: {SECRET}=1;.svg",
     f'quote"semi;{SECRET}é漢.txt',
-    f"%2e%2e%2f{SECRET} ?&#.json",
+    f"%2e%2e%2f{SECRET} ?&#.yaml",
 )
 
 
@@ -296,7 +296,7 @@ def hidden(story: Story, archive: str, tracking_store: Path) -> Hidden:
     folder = f"results/{SECRET}.uvh5"
     for name, body in {
         f"{folder}/long.csv": b"a,b\n" + b"x" * 200_000 + b",1\n",
-        f"{folder}/deep.json": b"[" * 100_000,
+        f"{folder}/deep.geojson": b"[" * 100_000,
         f"{folder}/large.bin": large,
         f"{folder}/empty.txt": b"",
     }.items():
