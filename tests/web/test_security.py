@@ -164,6 +164,13 @@ def test_whatever_a_run_holds_is_shown_as_text(open_site: Any, hidden: Any) -> N
     assert "&lt;script&gt;" in open_site.get(f"/runs/{run}").text
 
 
+def test_a_json_file_is_shown_in_place_under_its_own_name(site: Any, story: Any) -> None:
+    address = f"/runs/{story.runs['infer']}/files"
+    shown = site.get(f"{address}/results/metrics.json")
+    assert (shown.status, shown.headers["content-type"]) == (200, "text/html; charset=utf-8")
+    assert site.get(f"{address}.json/results/metrics.json").json["preview"]["kind"] == "text"
+
+
 def test_the_feed_is_well_formed_whatever_stands_in_it(open_site: Any, hidden: Any) -> None:
     from xml.etree import ElementTree
 
