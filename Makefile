@@ -44,6 +44,7 @@ bench: setup
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/rfi.py --seeds 0 1 2
 	$(BIN)/python benchmarks/archive.py
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/graphs.py
+	$(BIN)/python benchmarks/web.py
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

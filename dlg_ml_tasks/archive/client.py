@@ -15,7 +15,7 @@ from dlg_ml_tasks.archive.address import DEFAULT_PORT, Address
 from dlg_ml_tasks.archive.checksums import RunningChecksum
 from dlg_ml_tasks.archive.connection import Connection, Params
 from dlg_ml_tasks.archive.containers import Containers
-from dlg_ml_tasks.archive.downloads import Downloads, running_checksum
+from dlg_ml_tasks.archive.downloads import Downloads, Move, running_checksum
 from dlg_ml_tasks.archive.errors import AccessRefused, ChecksumMismatch, FileNotInArchive, ProtocolError
 from dlg_ml_tasks.archive.inventory import Disk, RecentFile, Subscription, Totals
 from dlg_ml_tasks.archive.reply import FileStatus, StatusDocument, file_from_row
@@ -157,9 +157,14 @@ class NgasClient:
         """Bytes `start` to `end` (exclusive; default the end of the file). Verified if that is the whole file."""
         return self._downloads.read(status, start, status.size if end is None else min(end, status.size))
 
-    def copy_range(self, status: FileStatus, start: int, end: int, write: Callable[[bytes], object]) -> None:
-        """Hands bytes `start` to `end` (exclusive) to `write`, block by block; they are not verified."""
-        self._downloads.copy_range(status, start, end, write)
+    def copy_range(
+        self, status: FileStatus, start: int, end: int, write: Callable[[bytes], object], move: Move | None = None
+    ) -> None:
+        """Hands bytes `start` to `end` (exclusive) to `write`, block by block; they are not verified.
+
+        move: takes all but the first block of each connection from its descriptor, without their coming into this process.
+        """
+        self._downloads.copy_range(status, start, end, write, move)
 
     def running_checksum(self, status: FileStatus) -> RunningChecksum:
         """What to show a file's bytes to, in order, for `verify`."""

@@ -23,7 +23,12 @@ log = logging.getLogger(__name__)
 # After these a later try, in this process or another, can go on with what has come.
 _INTERRUPTIONS = (*TRANSIENT, KeyboardInterrupt, SystemExit)
 
+_FIRST = 1 << 16  # bytes: more than a connection's buffer in this process holds
 _CONTENT_RANGE = re.compile(r"bytes (?P<start>[0-9]+)-[0-9]+/[0-9]+")
+
+
+Move = Callable[[int, int], int]
+"""Moves at most so many bytes from a descriptor to where they are wanted, and returns how many; 0 if no more come."""
 
 
 class Downloads:
@@ -103,15 +108,19 @@ class Downloads:
         self.copy_range(status, start, status.size, write)
         self.verify(status, running)
 
-    def copy_range(self, status: FileStatus, start: int, end: int, write: Callable[[bytes], object]) -> None:
-        """Hands bytes `start` to `end` to `write`, over as many connections as it takes.
+    def copy_range(
+        self, status: FileStatus, start: int, end: int, write: Callable[[bytes], object], move: Move | None = None
+    ) -> None:
+        """Hands bytes `start` to `end` to `write`, over as many connections as it takes; after the first to `move`, if it is given.
 
         A connection that breaks is taken up where it broke, and patience begins anew whenever bytes have come.
         """
         while start < end:
-            start = self._connection.patiently(self._pull, status, start, end, write)
+            start = self._connection.patiently(self._pull, status, start, end, write, move)
 
-    def _pull(self, status: FileStatus, start: int, end: int, write: Callable[[bytes], object]) -> int:
+    def _pull(
+        self, status: FileStatus, start: int, end: int, write: Callable[[bytes], object], move: Move | None
+    ) -> int:
         """One request; returns how far it came, which is beyond `start` or else raises ArchiveUnreachable."""
         params: Params = {"file_id": status.file_id, "file_version": status.version}
         # The server knows only ranges without an end, and one that starts at 0 is no range.
@@ -120,6 +129,13 @@ class Downloads:
         try:
             with self._connection.exchange("RETRIEVE", params, headers=headers) as response:
                 self._check_range(response, status, start)
+                if move is not None:
+                    # One read gets what came together with the head, and leaves nothing outside of the connection.
+                    first = response.read1(min(_FIRST, end - position))
+                    write(first)
+                    position += len(first)
+                    while position < end and (moved := move(response.fileno(), end - position)):
+                        position += moved
                 while position < end and (block := response.read(min(BLOCK, end - position))):
                     write(block)
                     position += len(block)

@@ -21,30 +21,37 @@ POLICY: Final = "; ".join(
 _HEADERS: Final = {
     "Content-Security-Policy": POLICY,
     "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
     "Referrer-Policy": "same-origin",
     "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
     "Permissions-Policy": "camera=(), geolocation=(), microphone=()",
 }
 
 
 class SecurityHeaders:
-    """Adds the headers to every answer that does not bring its own."""
+    """Adds the headers to every answer that does not bring its own.
 
-    def __init__(self, app: ASGIApp) -> None:
+    static: where the files are whose addresses name their content.
+    """
+
+    def __init__(self, app: ASGIApp, static: str) -> None:
         self._app = app
+        self._static = static
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on, and add to the answer."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+        for_ever = scope["path"].startswith(self._static) and scope["query_string"].startswith(b"v=")
 
         async def add(message: Message) -> None:
             if message["type"] == "http.response.start":
                 headers = MutableHeaders(scope=message)
                 for name, value in _HEADERS.items():
                     headers.setdefault(name, value)
-                if "v=" in scope["query_string"].decode("latin-1") and "/static/" in scope["path"]:
+                if for_ever and message["status"] == 200:
                     headers["Cache-Control"] = "public, max-age=31536000, immutable"
             await send(message)
 

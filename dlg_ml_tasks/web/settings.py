@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ipaddress
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
@@ -18,6 +20,9 @@ URL = "DLG_ML_WEB_URL"
 ARTIFACTS = "DLG_ML_WEB_ARTIFACTS"
 CACHE = "DLG_ML_WEB_CACHE"
 TITLE = "DLG_ML_WEB_TITLE"
+HOSTS = "DLG_ML_WEB_HOSTS"
+PROXIES = "DLG_ML_WEB_TRUSTED_PROXIES"
+RATE = "DLG_ML_WEB_RATE"
 
 
 class SettingsError(ValueError):
@@ -31,6 +36,8 @@ class Settings(BaseModel):
     url: under which the site is reached from outside, without a slash at the end; empty: as the request says. artifacts: the
     ``ngas://`` URL behind ``mlflow-artifacts:`` locations, where the MLflow server passes artifacts on; empty: there are none.
     cache: folder that keeps what was read over a restart; None: a temporary one. title: the site's name.
+    hosts: further names under which it may be asked; ``*`` for any. proxies: addresses and networks whose word on who asks counts.
+    rate: requests a minute from one address; 0: any number.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -41,6 +48,15 @@ class Settings(BaseModel):
     artifacts: str = ""
     cache: Path | None = None
     title: str = "dlg-ml results"
+    hosts: tuple[str, ...] = ()
+    proxies: tuple[str, ...] = ()
+    rate: int = 1200
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names under which the site may be asked, besides this machine's own."""
+        of_url = urlsplit(self.url).hostname
+        return (*self.hosts, of_url) if of_url else self.hosts
 
     @property
     def prefix(self) -> str:
@@ -58,6 +74,9 @@ def settings_from(environ: Mapping[str, str] = os.environ) -> Settings:
         artifacts=_ngas(environ[ARTIFACTS]) if environ.get(ARTIFACTS) else "",
         cache=Path(cache).expanduser().absolute() if cache else None,
         title=environ.get(TITLE) or "dlg-ml results",
+        hosts=tuple(map(_host, _listed(environ.get(HOSTS, "")))),
+        proxies=tuple(map(_proxy, _listed(environ.get(PROXIES, "")))),
+        rate=_rate(environ.get(RATE) or "1200"),
     )
 
 
@@ -86,3 +105,31 @@ def _ngas(value: str) -> str:
     except ValueError as error:
         raise SettingsError(f"{ARTIFACTS}: {error}") from error
     return value.rstrip("/")
+
+
+def _listed(text: str) -> list[str]:
+    return [part.strip() for part in text.split(",") if part.strip()]
+
+
+def _host(name: str) -> str:
+    if name != "*" and not re.fullmatch(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?", name):
+        raise SettingsError(
+            f"{HOSTS}: {name!r} is no name of a host, as in 'results.example.org' (without a port), nor *"
+        )
+    return name
+
+
+def _proxy(address: str) -> str:
+    try:
+        ipaddress.ip_network(address)
+    except ValueError as error:
+        raise SettingsError(f"{PROXIES}: {address!r} is no IP address or network ({error})") from error
+    return address
+
+
+def _rate(text: str) -> int:
+    if not re.fullmatch(r"[0-9]{1,9}", text):
+        raise SettingsError(
+            f"{RATE}={text!r}: write the requests a minute that one address may make, or 0 for any number"
+        )
+    return int(text)

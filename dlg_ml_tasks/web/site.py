@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import tempfile
 import threading
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Mapping
 from pathlib import Path
-from typing import TypeVar, cast
+from typing import Any, TypeVar, cast
 
 from dlg_ml_tasks.web.readmodel.database import Database
 from dlg_ml_tasks.web.readmodel.reading import ModelReader
@@ -95,10 +95,20 @@ class Site:
         if self.freshness.complete and not self.freshness.problems:
             # What has just begun is there within seconds; asking for every made-up id would pass the load on to MLflow.
             raise NotThere(f"there is no run {run_id}")
-        run = run_from(self.mlflow.run(run_id))
-        if run.experiment not in (self.model.fact("experiments") or {}):
+        document = self._document(run_id)
+        if document is None:
             raise NotThere(f"there is no run {run_id}")
-        return run
+        return run_from(document)
+
+    def _document(self, run_id: str) -> Mapping[str, Any] | None:
+        """What MLflow says of a run; None if it has none, and likewise if that is deleted or not public."""
+        try:
+            document = self.mlflow.run(run_id)
+        except NotThere:
+            return None
+        info = document["info"]
+        public = str(info["experiment_id"]) in (self.model.fact("experiments") or {})
+        return document if public and info.get("lifecycle_stage") != "deleted" else None
 
     def experiment(self, run: Run) -> str:
         """The name of a run's experiment."""

@@ -90,6 +90,8 @@ class Gate:
         self._ends: list[socket.socket] = []
         self._open = threading.Event()
         self._open.set()
+        self._stuck = threading.Event()
+        self._waiting: list[socket.socket] = []
         threading.Thread(target=self._accept, daemon=True).start()
 
     @contextmanager
@@ -105,11 +107,30 @@ class Gate:
         finally:
             self._open.set()
 
+    @contextmanager
+    def hanging(self) -> Iterator[None]:
+        """Cut all connections, and take every new one without a word, as a server that is stuck does."""
+        self._stuck.set()
+        for end in self._ends:
+            with suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
+        self._ends.clear()
+        try:
+            yield
+        finally:
+            self._stuck.clear()
+            for end in self._waiting:
+                end.close()
+            self._waiting.clear()
+
     def _accept(self) -> None:
         while True:
             client, _ = self._listener.accept()
             if not self._open.is_set():
                 client.close()
+                continue
+            if self._stuck.is_set():
+                self._waiting.append(client)
                 continue
             server = socket.create_connection(self._target)
             self._ends += [client, server]
@@ -191,10 +212,114 @@ def story(archive_gate: Gate, tracking_store: Path, tracking_server: str) -> Ite
 def site(story: Story, tracking_server: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
     """A site that shows the story and nothing else of the shared tracking server."""
     folder = tmp_path_factory.mktemp("site")
-    with served(tracking_server, folder, DLG_ML_WEB_PUBLIC="tagged") as client:
+    with served(tracking_server, folder, DLG_ML_WEB_PUBLIC="tagged", DLG_ML_WEB_RATE="0") as client:
         client.wait_for(lambda: client.get("/health").json["complete"])
         client.wait_for(lambda: story.runs["infer"] in client.get("/runs").text)
         client.wait_for(lambda: bool(client.get(f"/results/{story.runs['infer']}.json").json["items"]))
+        yield client
+
+
+SECRET = "zq7hidden"
+HOSTILE = (
+    f"<img src=x onerror=alert(1)>{SECRET}.csv",
+    f"<script>alert('{SECRET}').html",
+    f"a Set-Cookie: {SECRET}=1;.svg",
+    f'quote"semi;{SECRET}é漢.txt',
+    f"%2e%2e%2f{SECRET} ?&#.yaml",
+)
+
+
+@dataclass(frozen=True)
+class Hidden:
+    """An experiment and a model without the tag `public`, full of what a site must not trust, and of what it must not show.
+
+    word: stands in every name, value and file of it. names: of files at the top of the inference.
+    """
+
+    word: str
+    names: tuple[str, ...]
+    runs: Mapping[str, str]
+    model: str
+    sha256: str
+    checksums: Mapping[str, str]
+    large: bytes
+
+
+@pytest.fixture(scope="session")
+def hidden(story: Story, archive: str, tracking_store: Path) -> Hidden:
+    """A load_raw and an inference of the story's data by a model of their own, with hostile names and broken files."""
+    from mlflow import MlflowClient
+    from mlflow.entities import Dataset, DatasetInput, Metric, Param, RunTag
+
+    from dlg_ml_tasks.archive import NgasClient, split_url
+    from dlg_ml_tasks.archive.tree import NgasTree
+
+    client = MlflowClient(f"sqlite:///{tracking_store}", f"sqlite:///{tracking_store}")
+    address, _ = split_url(archive)
+    tree = NgasTree(NgasClient(*address))
+    model, sha256 = f"{SECRET}-model-{uuid.uuid4().hex[:8]}", uuid.uuid4().hex * 2
+    experiment = client.create_experiment(f"{SECRET}-{uuid.uuid4().hex[:8]}", artifact_location=f"{archive}/{SECRET}")
+    html = f"<script>alert('{SECRET}')</script>"
+    raw = {"files": [{"name": f"{SECRET}.uvh5", "sha256": sha256, "size": 10**30, "source": html}]}
+    good = {"files": [{"name": f"{SECRET}{html}.uvh5", "sha256": sha256, "size": 7, "source": html}]}
+    results = {"items": {f"{SECRET}.uvh5": {"f1": float("nan"), html: 0.5, "words": "none"}}}
+    runs, checksums, large = {}, {}, os.urandom(1 << 20) * 24
+    for node, task, table in (
+        ("broken", "load_raw", ("sources.json", raw)),
+        ("load", "load_raw", ("sources.json", good)),
+        ("infer", "infer", ("results/metrics.json", results)),
+    ):
+        run = client.create_run(experiment, run_name=f"{SECRET}-{node}")
+        runs[node] = run.info.run_id
+        tags = {
+            "dlg_ml.task": task,
+            "dlg_ml.node": f"{SECRET}-{node}{html}",
+            "dlg_ml.session": f"{SECRET}-session",
+            "dlg_ml.model": f"models:/{model}/1",
+            "note": html,
+        }
+        client.log_batch(
+            runs[node],
+            [Metric(f"{SECRET}_score", 0.5, 0, step) for step in range(3)],
+            [Param("text", html), Param(f"{SECRET}.param", "javascript:alert(1)")],
+            [RunTag(name, value) for name, value in tags.items()],
+        )
+        used = Dataset(f"data-{SECRET}", "1", "local", json.dumps({"uri": f"runs:/{story.runs['preprocess-A']}/data"}))
+        client.log_inputs(runs[node], [DatasetInput(used, [])])
+        root = urlsplit(client.get_run(runs[node]).info.artifact_uri).path
+        path, content = table
+        tree.store(f"{root}/{path}", json.dumps(content).encode(), None)
+        client.set_terminated(runs[node])
+    root = urlsplit(client.get_run(runs["infer"]).info.artifact_uri).path
+    for name in HOSTILE:
+        tree.store(f"{root}/{name}", f"{html}\n".encode() * 20, None)
+    folder = f"results/{SECRET}.uvh5"
+    for name, body in {
+        f"{folder}/long.csv": b"a,b\n" + b"x" * 200_000 + b",1\n",
+        f"{folder}/deep.geojson": b"[" * 100_000,
+        f"{folder}/large.bin": large,
+        f"{folder}/empty.txt": b"",
+    }.items():
+        tree.store(f"{root}/{name}", body, None)
+        checksums[name] = str(tree.entry(f"{root}/{name}").checksum)
+    client.create_registered_model(model, description=html)
+    client.create_model_version(
+        model, f"{archive}{root}/model", runs["infer"], tags={"metric.f1": "nan", "metric.x": "0.5", "n": html}
+    )
+    client.set_registered_model_alias(model, "champion", "1")
+    return Hidden(SECRET, HOSTILE, runs, model, sha256, checksums, large)
+
+
+@pytest.fixture(scope="session")
+def open_site(
+    story: Story, hidden: Hidden, tracking_server: str, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Client]:
+    """A site that shows everything, the hidden, too, and lets anybody ask as often as they like."""
+    folder = tmp_path_factory.mktemp("open-site")
+    with served(tracking_server, folder, DLG_ML_WEB_PUBLIC="all", DLG_ML_WEB_RATE="0") as client:
+        client.wait_for(lambda: client.get("/health").json["complete"])
+        client.wait_for(lambda: bool(client.get(f"/results/{hidden.runs['infer']}.json").json["items"]))
+        client.wait_for(lambda: client.get(f"/lineage/file/{hidden.sha256}").status == 200)
         yield client
 
 

@@ -97,7 +97,7 @@ def test_names_are_found_in_any_case_and_from_two_letters_on(writer: ModelWriter
     assert [hit.target for hit in reader.search("train-NIGHT", 9)] == [run(1).run_id]
     assert [hit.kind for hit in reader.search("ze", 9)] == ["file"]
     assert [hit.text for hit in reader.search('2458"; DROP', 9)] == ['zen.2458"; DROP.uvh5']
-    assert reader.search("  ", 9) == reader.search('"', 9)[1:] == []
+    assert reader.search("a\0bc", 9) == reader.search("  ", 9) == reader.search('"', 9)[1:] == []
 
 
 def test_a_run_that_goes_takes_its_files_edges_and_names_along(writer: ModelWriter, reader: ModelReader) -> None:

@@ -56,7 +56,8 @@ class _Place:
 
 
 def draw(nodes: Sequence[Node], links: Sequence[Link], prefix: str) -> Markup:
-    """The graph as an SVG element. It must have no cycle. `prefix` goes before each node's address."""
+    """The graph as an SVG element; a link that would close a circle is left out. `prefix` goes before each node's address."""
+    links = _without_circles([node.id for node in nodes], links)
     layers = _layers([node.id for node in nodes], links)
     places = {node.id: _Place(layers[node.id], _HIGH) for node in nodes}
     points = list(places.values())
@@ -82,6 +83,28 @@ def draw(nodes: Sequence[Node], links: Sequence[Link], prefix: str) -> Markup:
         f'<svg class="{style}" viewBox="0 0 {width:.0f} {height:.0f}" width="{width:.0f}" height="{height:.0f}" '
         f'role="group" aria-label="{label}">{edges}{drawn}</svg>'
     )
+
+
+def _without_circles(nodes: Sequence[str], links: Sequence[Link]) -> list[Link]:
+    """The links but for those that lead back: whoever writes to MLflow can say that a model was applied by the run that made it."""
+    onward: dict[str, list[Link]] = defaultdict(list)
+    for link in links:
+        onward[link.source].append(link)
+    kept: list[Link] = []
+    done: set[str] = set()
+    for start in nodes:
+        way = [(start, iter(onward[start]))] if start not in done else []
+        while way:
+            node, rest = way[-1]
+            following = next(rest, None)
+            if following is None:
+                done.add(node)
+                way.pop()
+            elif not any(following.target == each for each, _ in way):
+                kept.append(following)
+                if following.target not in done:
+                    way.append((following.target, iter(onward[following.target])))
+    return kept
 
 
 def _layers(nodes: Sequence[str], links: Sequence[Link]) -> dict[str, int]:

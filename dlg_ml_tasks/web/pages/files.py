@@ -94,6 +94,6 @@ def _line(file: ArchiveFile) -> FileLine:
     )
 
 
-# Not with .json at the end, as elsewhere: that is how files' own names end.
+# Not the path with .json after it: that is a file's own name, as of results/metrics.json.
 add_page(router, "/runs/{run_id}/files/{path:path}", files, json_path="/runs/{run_id}/files.json/{path:path}")
 add_page(router, "/runs/{run_id}/files", folder)

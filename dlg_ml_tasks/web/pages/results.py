@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 import posixpath
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
@@ -384,10 +385,13 @@ def _view(
     text = site.archive.read_range(run.location, file, 0, file.size)
     before = _read_other(site, other, path)
     label = f"version {earlier.version}" if earlier else ""
-    if isinstance(show, Table):
-        return _table(show, path, text)
-    if isinstance(show, Curves):
-        return CurvesView(file=path, chart=_chart(show, text, before, label))
+    try:
+        if isinstance(show, Table):
+            return _table(show, path, text)
+        if isinstance(show, Curves):
+            return CurvesView(file=path, chart=_chart(show, text, before, label))
+    except csv.Error:  # a cell beyond csv's limit; it can be downloaded, too
+        return None
     return _waterfall(show, run, path, text, other, before, label)
 
 
@@ -444,9 +448,10 @@ def _curves(text: bytes) -> list[Curve]:
 
 def _float(cell: str) -> float | None:
     try:
-        return float(cell)
+        value = float(cell)
     except ValueError:
         return None
+    return value if math.isfinite(value) else None
 
 
 def _waterfall(
@@ -456,6 +461,8 @@ def _waterfall(
         found = Waterfall.model_validate_json(text)
         earlier = Waterfall.model_validate_json(before) if before else None
     except ValidationError:
+        return None
+    if not all(math.isfinite(end) for axis in (found.x, found.y, found.value) for end in (axis.first, axis.last)):
         return None
     folder = posixpath.dirname(path)
     layers = [

@@ -11,7 +11,7 @@ from dlg_ml_tasks.web.pages.formatting import number, size
 from dlg_ml_tasks.web.previews.model import Preview
 
 _MOST_ROWS = 400
-_STATISTICS_BYTES = 8 << 20  # of a larger array only the header is read
+_STATISTICS_BYTES = 8 << 20  # of larger arrays, and of what comes after so many, only the headers are read
 _LARGEST_HEADER = 16 << 20
 _FITS_BLOCK, _FITS_CARD = 2880, 80
 _MOST_HDUS = 50
@@ -26,17 +26,17 @@ def npy(file: BinaryIO, length: int) -> Preview:
 def npz(file: BinaryIO, length: int) -> Preview:
     """The arrays of a NumPy archive."""
     with zipfile.ZipFile(file) as archive:
-        rows = []
+        rows, left = [], _STATISTICS_BYTES
         for info in archive.infolist()[:_MOST_ROWS]:
             with archive.open(info) as member:
-                rows.append(
-                    [info.filename.removesuffix(".npy"), *_array(member, info.file_size), size(info.compress_size)]
-                )
+                row = _array(member, info.file_size, left)
+                rows.append([info.filename.removesuffix(".npy"), *row, size(info.compress_size)])
+            left -= min(left, info.file_size)
     columns = ["array", "shape", "dtype", "least", "mean", "greatest", "stored"]
     return Preview(kind="table", note="A NumPy archive of arrays.", columns=columns, rows=rows)
 
 
-def _array(file: Any, length: int) -> list[str]:
+def _array(file: Any, length: int, most: int = _STATISTICS_BYTES) -> list[str]:
     import numpy as np
     from numpy.lib import format as npy_format
 
@@ -44,7 +44,7 @@ def _array(file: Any, length: int) -> list[str]:
     read = npy_format.read_array_header_1_0 if version == (1, 0) else npy_format.read_array_header_2_0
     shape, _, dtype = read(file)  # type: ignore[no-untyped-call]
     shown = [_shape(shape), str(dtype)]
-    if dtype.hasobject or length > _STATISTICS_BYTES or dtype.kind not in "biuf":
+    if dtype.hasobject or length > most or dtype.kind not in "biuf":
         return [*shown, "", "", ""]
     values = np.frombuffer(file.read(length), dtype)
     finite = values[np.isfinite(values)] if dtype.kind == "f" else values

@@ -50,7 +50,7 @@ def preview(name: str, size: int, fetch: Callable[[int, int], bytes]) -> Preview
         except (SourceDown, NotThere):
             raise
         except Exception as error:  # noqa: BLE001  each library has errors of its own for a file that is not what it seems
-            log.info("no preview of %s: %s: %s", name, type(error).__name__, error)
+            log.info("no preview of %r: %s: %r", name, type(error).__name__, error)
             return Preview(
                 kind="none", note=f"This is no readable {suffix} file, or one of a kind that is not shown here."
             )
@@ -74,7 +74,7 @@ def _json(content: bytes, size: int) -> Preview:
         return _text(content, size)
     try:
         return Preview(kind="text", text=json.dumps(json.loads(content), indent=2, ensure_ascii=False))
-    except ValueError:
+    except (ValueError, RecursionError):
         return _text(content, size)
 
 
@@ -82,6 +82,9 @@ def _table(content: bytes, size: int) -> Preview:
     lines = content.decode("utf-8", "replace").splitlines()
     if size > len(content):
         lines = lines[:-1]  # the last one was cut
-    rows = list(csv.reader(lines[: _ROWS + 1]))
+    try:
+        rows = list(csv.reader(lines[: _ROWS + 1]))
+    except csv.Error:  # a cell beyond csv's limit
+        return _text(content, size)
     more = len(lines) > _ROWS + 1 or size > len(content)
     return Preview(kind="table", columns=rows[0] if rows else [], rows=rows[1:], more=more)

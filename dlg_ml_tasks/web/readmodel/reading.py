@@ -231,7 +231,8 @@ class ModelReader:
 
     def search(self, text: str, limit: int) -> list[Hit]:
         """What has `text` in its name, any case: models first, then files and runs, the newest first."""
-        text = text.strip()
+        # No name holds a zero character, at which the full-text index would end the text.
+        text = "" if "\0" in text else text.strip()
         order = "ORDER BY kind = 'run', kind = 'file', rowid DESC LIMIT ?"
         if len(text) >= _SHORTEST_INDEXED:
             phrase = '"' + text.replace('"', '""') + '"'

@@ -204,9 +204,11 @@ def _version(document: Mapping[str, Any], aliases: tuple[str, ...]) -> Version:
     for tag, text in tags.items():
         if tag.startswith(_METRIC):
             try:
-                metrics[tag.removeprefix(_METRIC)] = float(text)
+                value = float(text)
             except ValueError:
                 continue  # somebody's own tag that begins like one of ours
+            if math.isfinite(value):
+                metrics[tag.removeprefix(_METRIC)] = value
     return Version(
         name=str(document["name"]),
         version=int(document["version"]),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -211,19 +212,24 @@ class Refresher:
         for run in runs:
             if self._stop.is_set():
                 return False
-            self._writer.put_items(run.run_id, self._items(run))
+            self._put_items(run)
         return len(runs) == _ITEMS_AT_ONCE
+
+    def _put_items(self, run: Run) -> None:
+        """Keep what a run's table of contents says. Any program may have written it; a bad one must not stop the others."""
+        try:
+            self._writer.put_items(run.run_id, self._items(run))
+        except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
+            log.warning("run %s: its %s cannot be read (%r)", run.run_id, _WITH_ITEMS[run.task], error)
+            self._writer.put_items(run.run_id, [])
 
     def _items(self, run: Run) -> list[Item]:
         try:
             content = self._archive.read(run.location, _WITH_ITEMS[run.task], _LARGEST_TABLE)
-            items = _ITEMS[run.task](json.loads(content))
-            return items + self._first_picture(run, items) if run.task == "infer" else items
         except NotThere:
             return []
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            log.warning("run %s: its %s cannot be read (%s)", run.run_id, _WITH_ITEMS[run.task], error)
-            return []
+        items = _ITEMS[run.task](json.loads(content))
+        return items + self._first_picture(run, items) if run.task == "infer" else items
 
     def _first_picture(self, run: Run, items: list[Item]) -> list[Item]:
         """A picture that stands for an inference in lists and on the cards of shared links."""
@@ -234,6 +240,8 @@ class Refresher:
         return [Item("picture", f"{folder}/{pictures[0].name}")] if pictures else []
 
     def _look_at_size(self) -> None:
+        if self._tagged:
+            return  # an archive counts everybody's files, and not only what is public
         if time.monotonic() - self._sized < _SIZE_EVERY_S:
             return
         locations = [str(each.get("artifact_location", "")) for each in self._experiments]
@@ -260,7 +268,13 @@ def _data_items(table: Any) -> list[Item]:
 
 
 def _results(table: Any) -> list[Item]:
-    return [Item("result", str(name), "", 0, json.dumps(metrics)) for name, metrics in table["items"].items()]
+    return [Item("result", str(name), "", 0, json.dumps(_finite(metrics))) for name, metrics in table["items"].items()]
+
+
+def _finite(metrics: Any) -> dict[str, float]:
+    """The metrics that are numbers; JSON has no others."""
+    numbers = {str(name): value for name, value in metrics.items() if isinstance(value, (int, float))}
+    return {name: float(value) for name, value in numbers.items() if math.isfinite(value)}
 
 
 _ITEMS = {"load_raw": _raw_files, "preprocess": _data_items, "infer": _results}

@@ -2,18 +2,30 @@
 
 from __future__ import annotations
 
+import hashlib
 import posixpath
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import datetime
 from urllib.parse import urlsplit
 
-from dlg_ml_tasks.archive import Address, FileNotInArchive, NgasClient, NgasError, parse_address
+from dlg_ml_tasks.archive import (
+    Address,
+    ArchiveOffline,
+    ArchiveUnreachable,
+    FileNotInArchive,
+    NgasClient,
+    NgasError,
+    parse_address,
+)
 from dlg_ml_tasks.archive.naming import canonical
 from dlg_ml_tasks.archive.tree import Entry, NgasTree
+from dlg_ml_tasks.web.sources.breaker import Breaker
 from dlg_ml_tasks.web.sources.errors import NotThere, SourceDown
 
 _NAME = "the archive"
+_MOST_WAITING = 16  # callers at once; a page's threads are more than twice as many
 _PROXIED = "mlflow-artifacts"
 
 
@@ -35,6 +47,16 @@ class ArchiveFile:
         """The last part of the path."""
         return posixpath.basename(self.path)
 
+    @property
+    def tag(self) -> str:
+        """Names the content: the checksum, or what else tells it from others in this place."""
+        return self.checksum or hashlib.sha256(self.entry.status.identity.encode()).hexdigest()[:32]
+
+    @property
+    def modified(self) -> datetime | None:
+        """When it was archived, in UTC; None where the archive does not say."""
+        return self.entry.status.ingested or self.entry.status.created
+
 
 class ArchiveReader:
     """Reads artifacts by their MLflow location. Thread safe. Of the archive's commands it uses STATUS, QUERY and RETRIEVE only.
@@ -47,48 +69,60 @@ class ArchiveReader:
         self._proxied = proxied
         self._timeout = timeout
         self._trees: dict[Address, NgasTree] = {}
+        self._breakers: dict[Address, Breaker] = {}
 
     def list(self, location: str, path: str = "") -> list[ArchiveFile]:
         """What is directly in a folder, by name; empty also if there is no such folder. Raises SourceDown, NotThere."""
         tree, root = self._place(location)
         folder = _below(root, path)
-        with _told():
+        with self._asking(tree, path):
             entries = tree.listing(folder)
         return [_file(root, entry) for entry in entries]
 
     def find(self, location: str, path: str) -> ArchiveFile:
         """What is at a path. Raises SourceDown, NotThere."""
         tree, root = self._place(location)
-        with _told():
-            return _file(root, tree.entry(_below(root, path)))
+        place = _below(root, path)
+        with self._asking(tree, path):
+            return _file(root, tree.entry(place))
 
     def read(self, location: str, path: str, limit: int) -> bytes:
         """The first `limit` bytes of a file. Raises SourceDown, NotThere."""
         tree, root = self._place(location)
-        with _told():
-            entry = tree.file(_below(root, path))
+        place = _below(root, path)
+        with self._asking(tree, path):
+            entry = tree.file(place)
             return tree.read(entry, 0, min(limit, entry.size))
 
     def read_range(self, location: str, file: ArchiveFile, start: int, end: int) -> bytes:
         """Bytes `start` to `end` of a file that was found before. Raises SourceDown, NotThere if it has gone meanwhile."""
         tree, _ = self._place(location)
-        with _told():
+        with self._asking(tree, file.path):
             return tree.read(file.entry, start, min(end, file.size))
 
     def copy_range(
-        self, location: str, file: ArchiveFile, start: int, end: int, write: Callable[[bytes], object]
+        self,
+        location: str,
+        file: ArchiveFile,
+        start: int,
+        end: int,
+        write: Callable[[bytes], object],
+        move: Callable[[int, int], int] | None = None,
     ) -> None:
-        """Hand bytes `start` to `end` of a file to `write`, block by block. Raises SourceDown, NotThere."""
+        """Hand bytes `start` to `end` of a file to `write`, and all but the first to `move` (see `NgasClient.copy_range`).
+
+        Raises SourceDown, NotThere.
+        """
         tree, _ = self._place(location)
         offset = file.entry.member.offset if file.entry.member is not None else 0
-        with _told():
+        with _told(file.path):
             if end > start:
-                tree.client.copy_range(file.entry.status, offset + start, offset + end, write)
+                tree.client.copy_range(file.entry.status, offset + start, offset + end, write, move)
 
     def size(self, location: str) -> tuple[int, int]:
         """How many files the archive behind a location holds, and their bytes. Raises SourceDown, NotThere."""
         tree, _ = self._place(location)
-        with _told():
+        with self._asking(tree, "its totals"):
             totals = tree.client.totals()
         return totals.files, totals.size
 
@@ -104,20 +138,25 @@ class ArchiveReader:
 
     def _place(self, location: str) -> tuple[NgasTree, str]:
         if not self.readable(location):
-            raise NotThere(
-                f"files at {urlsplit(location).scheme or 'a local path'}: are not in an archive that this site reads"
-            )
+            raise NotThere("files of this run are not in an archive that this site reads")
         url = urlsplit(location)
         if url.scheme == _PROXIED:
             url = urlsplit(f"{self._proxied}/{url.path.lstrip('/')}")
         try:
             address, root = parse_address(url.netloc), canonical(url.path)
         except ValueError as error:
-            raise NotThere(str(error)) from error
+            raise NotThere("files of this run are not in an archive that this site reads") from error
         if address not in self._trees:
             client = NgasClient(address.host, address.port, self._timeout, patience=0.0)
+            # Twice by two threads does no harm: what clients of a server share is elsewhere.
+            self._breakers[address] = Breaker(_NAME, _MOST_WAITING)
             self._trees[address] = NgasTree(client)
         return self._trees[address], root
+
+    @contextmanager
+    def _asking(self, tree: NgasTree, path: str) -> Iterator[None]:
+        with self._breakers[tree.client.address].asking(), _told(path):
+            yield
 
 
 def _below(root: str, path: str) -> str:
@@ -127,7 +166,7 @@ def _below(root: str, path: str) -> str:
     try:
         return canonical(posixpath.join(root, relative))
     except ValueError as error:
-        raise NotThere(str(error)) from error
+        raise NotThere(f"{path!r} is no path of a file") from error
 
 
 def _file(root: str, entry: Entry) -> ArchiveFile:
@@ -142,12 +181,14 @@ def _file(root: str, entry: Entry) -> ArchiveFile:
 
 
 @contextmanager
-def _told() -> Iterator[None]:
+def _told(path: str) -> Iterator[None]:
+    """Turns the archive's errors into the site's, which name only what was asked for."""
     try:
         yield
     except FileNotInArchive as error:
-        raise NotThere(f"{error.path or error.file_id} is not in the archive") from error
+        raise NotThere(f"there is no file {path}") from error
     except NgasError as error:
-        raise SourceDown(_NAME, type(error).__name__) from error
+        unreachable = isinstance(error, (ArchiveUnreachable, ArchiveOffline))
+        raise SourceDown(_NAME, type(error).__name__, whole=unreachable) from error
     except (IsADirectoryError, NotADirectoryError) as error:
-        raise NotThere(str(error)) from error
+        raise NotThere(f"{path} is a folder") from error

@@ -4,11 +4,17 @@ from __future__ import annotations
 
 
 class SourceDown(Exception):
-    """MLflow or the archive does not answer, or not in time; `source` says which one, in words for a reader."""
+    """MLflow or the archive does not answer, or not in time.
 
-    def __init__(self, source: str, reason: str) -> None:
+    `source` says which one, in words for a reader, and `reason` why; `whole` whether that is so for everything that it has, and not
+    for one thing only.
+    """
+
+    def __init__(self, source: str, reason: str, *, whole: bool = True) -> None:
         super().__init__(f"{source}: {reason}")
         self.source = source
+        self.reason = reason
+        self.whole = whole
 
 
 class NotThere(LookupError):

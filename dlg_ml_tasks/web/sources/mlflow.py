@@ -8,11 +8,14 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from types import TracebackType
 from typing import Any, Final
 
 import urllib3
-from urllib3.exceptions import HTTPError
+from urllib3.exceptions import HTTPError, ReadTimeoutError
+from urllib3.response import BaseHTTPResponse
 
+from dlg_ml_tasks.web.sources.breaker import Breaker
 from dlg_ml_tasks.web.sources.errors import NotThere, SourceDown
 
 READS: Final = frozenset(
@@ -30,8 +33,26 @@ READS: Final = frozenset(
 _PAGE = 500
 _HISTORY_PAGE = 25_000
 _NAME = "MLflow"
+_MOST_WAITING = 8  # callers at once: a page's threads are many more
 
 Json = dict[str, Any]
+
+
+class _UnlessSlow(urllib3.Retry):
+    """Repeats what a closed connection cut off, and not what took too long already."""
+
+    def increment(
+        self,
+        method: str | None = None,
+        url: str | None = None,
+        response: BaseHTTPResponse | None = None,
+        error: Exception | None = None,
+        _pool: Any = None,
+        _stacktrace: TracebackType | None = None,
+    ) -> _UnlessSlow:
+        if isinstance(error, ReadTimeoutError):
+            raise error
+        return super().increment(method, url, response, error, _pool, _stacktrace)
 
 
 class MlflowReader:
@@ -42,12 +63,11 @@ class MlflowReader:
 
     def __init__(self, tracking_uri: str, timeout: float = 10.0) -> None:
         self._base = f"{tracking_uri.rstrip('/')}/api/2.0/mlflow"
+        self._breaker = Breaker(_NAME, _MOST_WAITING)
         self._pool = urllib3.PoolManager(
             maxsize=8,
             # Once more, at once: a kept connection may have been closed by the server meanwhile.
-            retries=urllib3.Retry(
-                total=1, connect=0, redirect=0, status=0, allowed_methods=None, raise_on_status=False
-            ),
+            retries=_UnlessSlow(total=1, connect=0, redirect=0, status=0, allowed_methods=None, raise_on_status=False),
             timeout=urllib3.Timeout(connect=min(timeout, 3.0), read=timeout),
             headers=_credentials(),
         )
@@ -110,6 +130,10 @@ class MlflowReader:
                 return
 
     def _call(self, method: str, call: str, fields: Mapping[str, Any]) -> Json:
+        with self._breaker.asking():
+            return self._ask(method, call, fields)
+
+    def _ask(self, method: str, call: str, fields: Mapping[str, Any]) -> Json:
         if (method, call) not in READS:
             raise AssertionError(f"{method} {call} is none of the calls that read")
         url = f"{self._base}/{call}"
@@ -128,7 +152,7 @@ class MlflowReader:
         if answer.status in (400, 404):
             raise NotThere(f"{call}: {_message(answer.data)}")
         if answer.status != 200:
-            raise SourceDown(_NAME, f"answered {answer.status}")
+            raise SourceDown(_NAME, f"answered {answer.status}", whole=answer.status in (502, 503, 504))
         try:
             found = json.loads(answer.data)
         except ValueError as error:
