@@ -37,6 +37,8 @@ GROUPS = {
 }
 
 
+# First, because xdist, which reads the marks, has a hook of the same name.
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if group := GROUPS.get(item.path.relative_to(Path(__file__).parent).parts[0]):

@@ -181,13 +181,16 @@ def _translator(home: Path, ports: Ports, base: Mapping[str, str]) -> Service:
 
 
 def _web(home: Path, ports: Ports, base: Mapping[str, str]) -> Service:
+    # The site asks over HTTP; what tasks write to a store of another kind, such as sqlite:, it cannot show.
+    given = base.get(TRACKING_VARIABLE, "")
+    tracking_uri = given if given.startswith(("http://", "https://")) else _url(ports.mlflow)
     return Service(
         name="web",
         command=(sys.executable, "-m", "dlg_ml_tasks.web", "--host", LOOPBACK, "--port", str(ports.web)),
         environment={
             "DLG_ML_WEB_CACHE": str(home / "web"),
             **base,
-            TRACKING_VARIABLE: base.get(TRACKING_VARIABLE) or _url(ports.mlflow),
+            TRACKING_VARIABLE: tracking_uri,
         },
         directory=logs(home),
         ports=ports.of("web"),

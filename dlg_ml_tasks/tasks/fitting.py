@@ -157,7 +157,8 @@ class _Watch(L.Callback):  # type: ignore[misc]
         self._losses.clear()
         if trainer.is_global_zero:
             log.info("epoch %d/%d: train_loss %.4f", trainer.current_epoch + 1, self._plan.epochs, mean)
-        self._run.log_metrics({"train_loss": mean, EPOCHS: trainer.current_epoch + 1}, step=trainer.current_epoch)
+        done = str(trainer.current_epoch + 1)
+        self._run.log_metrics({"train_loss": mean}, step=trainer.current_epoch, tags={EPOCHS: done})
 
 
 class _Keep(L.Callback):  # type: ignore[misc]

@@ -22,7 +22,7 @@ from dlg_ml_tasks.tracking.errors import TrackingUnreachable
 from dlg_ml_tasks.tracking.failures import reason_of
 from dlg_ml_tasks.tracking.reference import Reference
 from dlg_ml_tasks.tracking.store import reachable_client
-from dlg_ml_tasks.tracking.tags import LOG, OUTPUT, PROGRESS, STOP
+from dlg_ml_tasks.tracking.tags import EPOCHS, LOG, OUTPUT, PROGRESS, STOP
 
 _SEND_SECONDS = 2.0
 _LOOK_EVERY = 5
@@ -95,11 +95,12 @@ class LogRelay(logging.Handler):
 
 @dataclass(frozen=True)
 class Seen:
-    """A run at one moment: status, log lines that are new, progress, metrics, and what it left at its end."""
+    """A run at one moment: status, log lines that are new, progress, epochs done, metrics, and what it left at its end."""
 
     status: str
     lines: tuple[str, ...]
     progress: str = ""
+    epochs: int = 0
     metrics: Mapping[str, float] = field(default_factory=dict)
     output: Reference | None = None
     reason: str = ""
@@ -123,6 +124,7 @@ class RunWatch:
             status=run.info.status,
             lines=tuple(self._new_lines(tags.get(LOG))),
             progress=tags.get(PROGRESS, ""),
+            epochs=int(tags.get(EPOCHS, 0)),
             metrics=dict(run.data.metrics),
             output=Reference.model_validate_json(output) if output else None,
             reason=reason_of(run),

@@ -9,6 +9,7 @@ import json
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from mlflow import MlflowClient
@@ -126,9 +127,11 @@ class TaskRun:
             self._last_progress = now
             self.set_tags({PROGRESS: text})
 
-    def log_metrics(self, metrics: Mapping[str, float], step: int = 0) -> None:
-        """Log metrics of one step in one call."""
-        self._log(metrics, {}, step)
+    def log_metrics(
+        self, metrics: Mapping[str, float], step: int = 0, tags: Mapping[str, str] = MappingProxyType({})
+    ) -> None:
+        """Log metrics of one step, and set tags, in one call."""
+        self._log(metrics, tags, step)
 
     def set_tags(self, tags: Mapping[str, str]) -> None:
         """Set tags in one call."""

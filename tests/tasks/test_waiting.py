@@ -112,8 +112,8 @@ def test_a_vanished_job_is_submitted_again_but_not_for_ever(run: TaskRun) -> Non
 
 def test_a_job_at_its_time_limit_is_submitted_again_only_if_it_got_further(run: TaskRun) -> None:
     script = Scripted(
-        lambda: run.log_metrics({"epochs": 1}), RUNNING, TIME_LIMIT, TIME_LIMIT,
-        lambda: run.log_metrics({"epochs": 2}), RUNNING, TIME_LIMIT, TIME_LIMIT,
+        lambda: run.set_tags({"dlg_ml.epochs": "1"}), RUNNING, TIME_LIMIT, TIME_LIMIT,
+        lambda: run.set_tags({"dlg_ml.epochs": "2"}), RUNNING, TIME_LIMIT, TIME_LIMIT,
         RUNNING, TIME_LIMIT, TIME_LIMIT,
     )  # fmt: skip
     with pytest.raises(ExecutorFailed, match=r"time limit.*no epoch was finished"):

@@ -15,7 +15,7 @@ from dlg_ml_tasks.tasks.executors.executor import Executor, ExecutorSilent, Stat
 from dlg_ml_tasks.tracking import Reference
 from dlg_ml_tasks.tracking.relay import UNREACHABLE, RunWatch, Seen
 from dlg_ml_tasks.tracking.runs import TaskRun
-from dlg_ml_tasks.tracking.tags import EPOCHS, JOB, PROGRESS, STOP
+from dlg_ml_tasks.tracking.tags import JOB, PROGRESS, STOP
 
 _LOOK_SECONDS = 1.0
 _SHORTEST, _LONGEST = 2.0, 15.0
@@ -97,7 +97,7 @@ class _Waiting:
             time.sleep(_LOOK_SECONDS)
 
     def _submit(self) -> None:
-        self._epochs = self._seen.metrics.get(EPOCHS, 0.0)
+        self._epochs = self._seen.epochs
         while True:
             try:
                 text = self._executor.submit()
@@ -143,7 +143,7 @@ class _Waiting:
             self._begin_again(state)
 
     def _begin_again(self, state: State) -> None:
-        further = self._seen.metrics.get(EPOCHS, 0.0) > self._epochs
+        further = self._seen.epochs > self._epochs
         self._idle_starts = 0 if further else self._idle_starts + 1
         allowed = further or (state.verdict == Verdict.AGAIN and self._idle_starts <= self._executor.resubmissions)
         if state.verdict == Verdict.NEVER or not allowed:
