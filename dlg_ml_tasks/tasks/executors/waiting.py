@@ -70,7 +70,7 @@ class _Waiting:
         self._executor = executor
         self._watch = RunWatch(run.run_id)
         self._seen = Seen("RUNNING", ())
-        self._epochs = 0.0
+        self._epochs = 0
         self._idle_starts = 0
         self._over: State | None = None
         self._said = ""
