@@ -136,7 +136,7 @@ def test_an_empty_archive_gets_a_volume_tables_and_an_index_that_listings_use(
 
 
 def test_an_archive_without_its_configuration_says_so(start: ModuleType) -> None:
-    with pytest.raises(SystemExit, match=r"ngamsServer\.conf is missing"):
+    with pytest.raises(SystemExit, match=r"x\.conf is missing; mount deploy/ngas/ngamsServer\.conf there"):
         start.main()
 
 

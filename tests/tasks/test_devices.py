@@ -144,7 +144,7 @@ def test_a_process_that_dies_ends_the_training_and_is_named(tracking: str, monke
         train.run(params, {"data": [_data(recipe)]}, on_start=runs.append)
     run = MlflowClient().get_run(runs[0])
     assert run.info.status in ("FAILED", "KILLED")
-    assert run.data.metrics["epochs"] == 1
+    assert run.data.tags["dlg_ml.epochs"] == "1"
 
 
 _ANY = Reference(kind="files", uri=f"runs:/{'0' * 32}/data", run_id="0" * 32, digest="a" * 64, fingerprint="f" * 64)

@@ -49,6 +49,9 @@ class Scripted:
             step()  # type: ignore[operator]
         raise AssertionError("the waiting did not end")
 
+    def cause(self) -> str:
+        return ""
+
     def release(self) -> None:
         self.released = True
 

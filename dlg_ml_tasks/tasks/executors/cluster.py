@@ -86,6 +86,10 @@ class SlurmExecutor:
         verdict, words = _ENDINGS.get(job.state, (Verdict.IF_FURTHER, f"ended as {job.state}"))
         return State(f"{job} {words}{self._hint(job)}", is_over=True, verdict=verdict)
 
+    def cause(self) -> str:
+        """Nothing: a job writes its reason itself, or is gone without a word."""
+        return ""
+
     def cancel(self) -> None:
         """Cancel all jobs of this run."""
         try:

@@ -55,6 +55,10 @@ class Executor(Protocol):
         """How the work is. Raises ExecutorSilent."""
         ...
 
+    def cause(self) -> str:
+        """What ended the work from outside, as far as that is known at once: the run's own reason may only say what came of it."""
+        ...
+
     def cancel(self) -> None:
         """Stop the work within the few seconds that a cancelled task has. Raises ExecutorSilent."""
         ...

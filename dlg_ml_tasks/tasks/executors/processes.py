@@ -63,14 +63,19 @@ class ProcessExecutor:
         if any(codes):
             self._stop()
             number, code = next((number, code) for number, code in enumerate(codes) if code)
-            how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
             printed = " ".join(self._log.read_text(encoding="utf-8", errors="replace")[-_TAIL:].split())
-            text = f"process {number + 1} of {len(codes)} {how}; they printed last: {printed or 'nothing'}"
+            text = f"process {number + 1} of {len(codes)} {_how(code)}; they printed last: {printed or 'nothing'}"
             self._failure = State(text, is_over=True)
             return self._failure
         if None in codes:
             return State("running")
         return State("the processes ended without a result", is_over=True)
+
+    def cause(self) -> str:
+        """Which process was killed: the others then only tell that they lost it."""
+        codes = [process.poll() or 0 for process in self._processes]
+        killed = next(((number, code) for number, code in enumerate(codes) if code < 0), None)
+        return f"process {killed[0] + 1} of {len(codes)} {_how(killed[1])}" if killed else ""
 
     def cancel(self) -> None:
         """Stop the processes."""
@@ -99,6 +104,10 @@ class ProcessExecutor:
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
+
+
+def _how(code: int) -> str:
+    return f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
 
 
 def _allocated_tasks() -> int:

@@ -89,7 +89,7 @@ class _Waiting:
                 return Finished(self._seen.output, self._seen.metrics)
             if self._seen.status == "FAILED":
                 self._watch.forget_log()
-                raise ExecutorFailed(self._seen.reason)
+                raise ExecutorFailed(self._executor.cause() or self._seen.reason)
             now = time.monotonic()
             if now - asked >= min(_LONGEST, max(_SHORTEST, (now - began) / 20)):
                 asked = now
