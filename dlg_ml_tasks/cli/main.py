@@ -8,7 +8,7 @@ import sys
 
 import typer
 
-from dlg_ml_tasks.cli import demo, graphs, models, ngas, sessions, simulate, stack, tasks
+from dlg_ml_tasks.cli import backup, demo, graphs, models, ngas, sessions, simulate, stack, tasks
 from dlg_ml_tasks.cli.output import fail, user_errors
 
 app = typer.Typer(
@@ -24,6 +24,8 @@ app.command("down")(stack.down)
 app.command("status")(stack.status)
 app.command("run")(sessions.run)
 app.command("demo")(demo.demo)
+app.command("backup")(backup.backup)
+app.command("restore")(backup.restore)
 app.add_typer(sessions.app, name="sessions")
 app.add_typer(tasks.app, name="task")
 app.add_typer(models.app, name="models")

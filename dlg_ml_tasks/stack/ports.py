@@ -88,6 +88,17 @@ def choose_ports(home: Path, held: Mapping[str, int], *, archive_is_fixed: bool,
     return ports
 
 
+def keep_archive_port(home: Path, port: int) -> None:
+    """Let the next start of `home` have its archive on `port` and nowhere else.
+
+    Raises:
+        StackError: a program holds it.
+    """
+    _require_free(port)
+    ports = Ports(**{**_load(home), "ngas": port})
+    write_atomically(_ports_file(home), ports.model_dump_json() + "\n")
+
+
 def is_free(port: int) -> bool:
     """Whether a server could listen on this loopback port."""
     with socket.socket() as probe:
