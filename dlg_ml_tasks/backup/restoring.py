@@ -141,6 +141,7 @@ class _Part:
         """
         self._progress.step(f"listing the archive {self._client.address}")
         self._there = whole_archive(self._client) if self._part.whole else below(self._client, self._part.roots)
+        self._look_for_the_rest()
         different = [
             status.filename for id, status in self._there.items() if id in self._rows and self._differs(id, status)
         ]
@@ -156,6 +157,19 @@ class _Part:
                 f"({unknown[0]}, ...). If only the database was lost, add --archive-survived: "
                 "these files stay, and what is missing comes back."
             )
+
+    def _look_for_the_rest(self) -> None:
+        """Objects whose directory has no marker yet are in no listing: an interrupted restore leaves such."""
+        unseen = [file_id for file_id in self._rows if file_id not in self._there]
+        if not unseen or not self._client.totals().files:
+            return
+        self._progress.step(f"looking for {len(unseen):,} files")
+
+        def look(file_id: str) -> None:
+            if (status := self._client.find(file_id)) is not None:
+                self._there[file_id] = status
+
+        NgasTree(self._client).in_parallel([(file_id,) for file_id in unseen], look)
 
     def restore(self) -> list[str]:
         """Archive what is missing, under the ids and names that it had; a line for each object that cannot be."""
