@@ -89,12 +89,16 @@ def choose_ports(home: Path, held: Mapping[str, int], *, archive_is_fixed: bool,
 
 
 def keep_archive_port(home: Path, port: int) -> None:
-    """Let the next start of `home` have its archive on `port` and nowhere else.
+    """Let the archive of `home` be on `port` and nowhere else, as a database that is to come names that port.
 
     Raises:
         StackError: a program holds it.
     """
-    _require_free(port)
+    if not is_free(port):
+        raise StackError(
+            f"ngas: port {port} is held by {holder(port)}. The artifact addresses in the backup's database name that port. "
+            "Stop that program (another stack: dlg-ml down) and try again."
+        )
     ports = Ports(**{**_load(home), "ngas": port})
     write_atomically(_ports_file(home), ports.model_dump_json() + "\n")
 

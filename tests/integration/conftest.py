@@ -26,13 +26,15 @@ def command(home: Path, tmp_path_factory: pytest.TempPathFactory) -> Command:
     """Runs `dlg-ml` as a user would, in a folder of its own."""
     folder = tmp_path_factory.mktemp("cwd")
     environment = {k: v for k, v in os.environ.items() if not k.startswith(("DLG_ML", "MLFLOW_TRACKING"))}
-    environment |= {"DLG_ML_HOME": str(home), "COLUMNS": "200", "NO_COLOR": "1"}
+    environment |= {"COLUMNS": "200", "NO_COLOR": "1"}
     environment["PYTHONPATH"] = os.pathsep.join(filter(None, (str(SCRIPTED), os.environ.get("PYTHONPATH"))))
 
-    def run(*arguments: str, check: bool = True, cwd: Path = folder) -> subprocess.CompletedProcess[str]:
+    def run(
+        *arguments: str, check: bool = True, cwd: Path = folder, home: Path = home
+    ) -> subprocess.CompletedProcess[str]:
         done = subprocess.run(
             [sys.executable, "-m", "dlg_ml_tasks.cli.main", *arguments],
-            env=environment,
+            env=environment | {"DLG_ML_HOME": str(home)},
             cwd=cwd,
             capture_output=True,
             text=True,
