@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -211,11 +211,11 @@ def _refuse_running(home: Path) -> None:
 
 @contextmanager
 def _serving(root: Path, port: int) -> Iterator[None]:
-    try:
-        server = EmbeddedNgas(root, port).__enter__()
-    except ServerStartError as error:
-        raise StackError(f"ngas: {error}") from error
-    with server:
+    with ExitStack() as running:
+        try:
+            running.enter_context(EmbeddedNgas(root, port))
+        except ServerStartError as error:
+            raise StackError(f"ngas: {error}") from error
         yield
 
 
