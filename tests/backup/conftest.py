@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import socket
 from collections.abc import Callable, Iterator
-from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -96,9 +94,3 @@ def tracked(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Path], None]]
         monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{database}")
 
     return use
-
-
-@pytest.fixture
-def free_port() -> int:
-    with closing(socket.create_server(("127.0.0.1", 0))) as server:
-        return server.getsockname()[1]

@@ -8,11 +8,12 @@ import os
 import shutil
 import subprocess
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from dlg_ml_tasks.archive import NgasClient, NgasFileSystem
+from dlg_ml_tasks.archive import Address, NgasClient, NgasFileSystem
 from dlg_ml_tasks.backup import making
 from dlg_ml_tasks.backup.contents import problems_in
 from dlg_ml_tasks.backup.database import SqliteDatabase
@@ -21,6 +22,7 @@ from dlg_ml_tasks.backup.making import make
 from dlg_ml_tasks.backup.manifest import read_manifest, read_objects
 from dlg_ml_tasks.backup.progress import Silent
 from dlg_ml_tasks.backup.restoring import restore_servers, restore_stack
+from dlg_ml_tasks.stack import StackError
 
 from .conftest import Recorded
 
@@ -301,3 +303,26 @@ def test_a_backup_of_servers_is_not_taken_for_one_of_an_embedded_stack(whole: Pa
     with pytest.raises(BackupError, match="--database-env"):
         restore_stack(whole, tmp_path / "home")
     assert not (tmp_path / "home").exists()
+
+
+def test_the_backup_of_an_embedded_stack_brings_all_of_its_archive_to_an_empty_home(
+    recorded: Recorded, source: Path, tmp_path: Path
+) -> None:
+    home = tmp_path / "home #1 50%?"
+    with recorded.serving(source):
+        NgasFileSystem("127.0.0.1", recorded.port).pipe_file("/raw/night.bin", b"no run of MLflow's")
+        # Another program's, which no path of the file system leads to.
+        NgasClient("127.0.0.1", recorded.port).archive(b"foreign", "dir/a b.fits", "a b.fits.bin")
+        embedded = replace(recorded.source, embedded=Address("127.0.0.1", recorded.port))
+        make(tmp_path / "backup", embedded)
+        with pytest.raises(StackError, match=rf"port {recorded.port} is held by .*dlg-ml down"):
+            restore_stack(tmp_path / "backup", home)
+    report = restore_stack(tmp_path / "backup", home)
+    assert (report.problems, report.artifacts.files) == ((), 62)
+    assert json.loads((home / "ports.json").read_text())["ngas"] == recorded.port
+    with recorded.serving(home / "ngas"):
+        assert NgasFileSystem("127.0.0.1", recorded.port).cat_file("/raw/night.bin") == b"no run of MLflow's"
+        client = NgasClient("127.0.0.1", recorded.port)
+        assert client.read(client.status("dir/a b.fits")) == b"foreign"
+    with pytest.raises(BackupError, match="is in use"):
+        restore_stack(tmp_path / "backup", home)
