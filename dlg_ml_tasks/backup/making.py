@@ -65,6 +65,7 @@ def make(directory: Path, source: Source, *, with_files: bool = True, progress: 
 
     Raises BackupError, and an NgasError if an archive cannot be read.
     """
+    directory = directory.resolve()
     _refuse_unusable(directory)
     try:
         with _being_built(directory) as partial:
@@ -84,7 +85,7 @@ def make(directory: Path, source: Source, *, with_files: bool = True, progress: 
 def _build(partial: Path, source: Source, with_files: bool, progress: Progress) -> Manifest:
     progress.step("copying MLflow's database")
     database = source.database
-    described = database.describe()
+    # A dump cannot be asked, and is described by the database that it was made of a moment ago.
     copy = database.copy_to(partial / DATABASES[database.kind]) or database
     with closing_engine(copy) as engine:
         locations, elsewhere = ArtifactNames(engine, source.destination).roots()
@@ -109,8 +110,7 @@ def _build(partial: Path, source: Source, with_files: bool, progress: Progress) 
         created=datetime.now(timezone.utc),
         with_files=with_files,
         software=_software(database),
-        # Of a copy that can be asked, what it really holds; the database may have grown meanwhile.
-        database=copy.describe() if copy is not database else described,
+        database=copy.describe(),
         archives=tuple(parts),
         embedded=str(source.embedded) if source.embedded else None,
         destination=source.destination,
@@ -244,7 +244,7 @@ def _publish(partial: Path, directory: Path) -> None:
 
 
 def _refuse_unusable(directory: Path) -> None:
-    if directory.is_symlink() or (directory.exists() and not directory.is_dir()):
+    if directory.exists() and not directory.is_dir():
         raise BackupError(f"{str(directory)!r} exists and is no directory; name a new one")
     if directory.is_dir() and any(directory.iterdir()):
         raise BackupError(

@@ -18,7 +18,7 @@ from dlg_ml_tasks.backup import making
 from dlg_ml_tasks.backup.contents import problems_in
 from dlg_ml_tasks.backup.database import SqliteDatabase
 from dlg_ml_tasks.backup.errors import BackupError
-from dlg_ml_tasks.backup.making import make
+from dlg_ml_tasks.backup.making import Source, make
 from dlg_ml_tasks.backup.manifest import read_manifest, read_objects
 from dlg_ml_tasks.backup.progress import Silent
 from dlg_ml_tasks.backup.restoring import restore_servers, restore_stack
@@ -284,6 +284,22 @@ def test_an_artifact_that_is_damaged_in_the_archive_is_found_by_reading_it(
         report = restore_servers(listed, SqliteDatabase(tmp_path / "mlflow.db"))
     assert any("large.bin" in problem and "checksum" in problem for problem in report.problems)
     assert report.artifacts.files == 61
+
+
+def test_a_database_that_is_not_there_is_not_made(tmp_path: Path) -> None:
+    with pytest.raises(BackupError, match="does not exist"):
+        make(tmp_path / "backup", Source(SqliteDatabase(tmp_path / "missing.db")))
+    assert not (tmp_path / "missing.db").exists()
+
+
+def test_the_folder_one_stands_in_may_become_the_backup(
+    recorded: Recorded, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    with recorded.serving():
+        make(Path(), recorded.source, with_files=False)
+    assert problems_in(tmp_path / "here", Silent())[2] == []
 
 
 def test_a_folder_that_is_in_use_is_no_place_for_a_backup(recorded: Recorded, tmp_path: Path) -> None:
