@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 KEEP ?=
 
-.PHONY: setup demo browser test check bench clean
+.PHONY: setup demo browser slurm test test-deploy check bench clean
 
 setup: $(VENV)/.installed
 
@@ -23,8 +23,15 @@ demo: setup
 browser:
 	bash scripts/browser.sh
 
-test: check browser
-	$(BIN)/pytest
+slurm:
+	bash scripts/slurm.sh
+
+test: check browser slurm
+	$(BIN)/pytest -n 2 --dist loadgroup
+
+# Needs a container engine and root. In order, because each test of a stack builds on the one before; says what it skips and why.
+test-deploy: setup browser
+	$(BIN)/pytest -m deploy -p no:randomly -rs tests/deploy
 
 check: setup
 	$(BIN)/ruff check .
@@ -36,6 +43,7 @@ bench: setup
 	$(BIN)/pip install -q -c constraints.txt -e ".[rfi,dev,bench]"
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/rfi.py --seeds 0 1 2
 	$(BIN)/python benchmarks/archive.py
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/graphs.py
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

@@ -111,14 +111,19 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="fewer and smaller graphs")
     parser.add_argument("--only", nargs="*", choices=list(_MEASURES), default=list(_MEASURES))
     arguments = parser.parse_args()
+    rows: list[Row] = []
     with tempfile.TemporaryDirectory(prefix="dlg-ml-bench-") as folder, _stack(Path(folder) / "home") as bench:
-        rows = [row for name in arguments.only for row in _MEASURES[name](bench, Path(folder), arguments.quick)]
-    arguments.out.mkdir(parents=True, exist_ok=True)
-    report = {"machine": _machine(), "quick": arguments.quick, "rows": [asdict(row) for row in rows]}
-    (arguments.out / "graphs.json").write_text(json.dumps(report, indent=2) + "\n")
-    table = _table(rows)
-    (arguments.out / "graphs.md").write_text(table)
-    print(table)
+        for name in arguments.only:
+            rows += _MEASURES[name](bench, Path(folder), arguments.quick)
+            _write(rows, arguments.out, arguments.quick)  # what is measured stays, whatever comes after it
+    print(_table(rows))
+
+
+def _write(rows: list[Row], out: Path, quick: bool) -> None:
+    out.mkdir(parents=True, exist_ok=True)
+    report = {"machine": _machine(), "quick": quick, "rows": [asdict(row) for row in rows]}
+    (out / "graphs.json").write_text(json.dumps(report, indent=2) + "\n")
+    (out / "graphs.md").write_text(_table(rows))
 
 
 @contextmanager
@@ -317,7 +322,7 @@ def _machine() -> dict[str, Any]:
         "platform": platform.platform(),
         "python": platform.python_version(),
         "processors": len(os.sched_getaffinity(0)),
-        "load_before": os.getloadavg()[0],
+        "load": os.getloadavg()[0],
     }
 
 

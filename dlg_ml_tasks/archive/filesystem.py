@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import tempfile
+from collections.abc import Iterator
 from datetime import datetime
 from os import strerror
 from pathlib import Path
@@ -21,7 +22,7 @@ from dlg_ml_tasks.archive.client import NgasClient
 from dlg_ml_tasks.archive.files import SPOOL_BYTES, NgasReader, NgasWriter
 from dlg_ml_tasks.archive.naming import ROOT
 from dlg_ml_tasks.archive.removal import remove_directory, remove_files, remove_tree
-from dlg_ml_tasks.archive.tree import Entry, Glance, NgasTree
+from dlg_ml_tasks.archive.tree import Entry, Glance, NgasTree, Unasked
 
 
 class NgasFileSystem(ArchiveBehaviour):
@@ -174,6 +175,14 @@ class NgasFileSystem(ArchiveBehaviour):
         What is there is asked once for a directory; many files from one pack come by one request.
         """
         glance = Glance(self._tree)
+        if recursive and maxdepth is None and isinstance(rpath, str) and rpath.endswith("/"):
+            # What is in a directory, all of it: fsspec would look at each path again to find out what it means.
+            whole: list[tuple[Entry | None, Any]] = list(
+                _below(glance, self._strip_protocol(rpath), stringify_path(lpath))
+            )
+            if whole:
+                BulkDownload(glance, callback).fetch(whole)
+                return
         pairs = TransferPlan.of_get(self._upon(glance), rpath, lpath, recursive=recursive, maxdepth=maxdepth)
         BulkDownload(glance, callback).run(pairs)
 
@@ -209,15 +218,18 @@ class NgasFileSystem(ArchiveBehaviour):
         recursive: bool = False,
         callback: Any = DEFAULT_CALLBACK,
         maxdepth: int | None = None,
+        new: str | None = None,
         **_: Any,
     ) -> None:
         """Archives files and trees, several at a time, by fsspec's rules for what goes where.
 
         What is there already is asked once for a directory, and not sent again. Many small files of one directory go as
         one pack.
+        new: a path at and below which the caller knows that there is nothing to be asked for: a name just made up.
         """
         pairs = TransferPlan.of_put(self, lpath, rpath, recursive=recursive, maxdepth=maxdepth)
-        BulkUpload(self._tree, callback, self._pack_from).run(pairs)
+        tree = self._tree if new is None else Unasked(self._tree, self._strip_protocol(new))
+        BulkUpload(tree, callback, self._pack_from).run(pairs)
 
     def _put(self, local: Path, path: str, known: Entry | None, callback: Any) -> None:
         if local.is_dir():
@@ -341,6 +353,15 @@ class NgasFileSystem(ArchiveBehaviour):
 
     def _exists_already(self, path: str) -> FileExistsError:
         return FileExistsError(errno.EEXIST, strerror(errno.EEXIST), self.unstrip_protocol(path))
+
+
+def _below(tree: NgasTree, directory: str, local: str) -> Iterator[tuple[Entry, str]]:
+    """Everything below a directory, and where it goes."""
+    for entry in tree.listing(directory):
+        target = os.path.join(local, naming.base_name(entry.path))  # noqa: PTH118
+        yield entry, target
+        if entry.is_directory:
+            yield from _below(tree, entry.path, target)
 
 
 def file_info(entry: Entry) -> Info:

@@ -16,6 +16,7 @@ from urllib3.response import HTTPResponse
 from dlg_ml_tasks.archive.address import Address
 from dlg_ml_tasks.archive.checksums import PREFERRED, Algorithm
 from dlg_ml_tasks.archive.limit import CEILING, AdaptiveLimit
+from dlg_ml_tasks.archive.routes import route_to
 
 BLOCK = 1 << 20  # bytes moved at a time, in either direction
 
@@ -32,7 +33,7 @@ class Shared:
 
     def __init__(self, address: Address) -> None:
         self.limit = AdaptiveLimit(str(address))
-        self.pool = _Pool(address.host, address.port, maxsize=CEILING, retries=False, blocksize=BLOCK)
+        self.pool = _Pool(*route_to(address), maxsize=CEILING, retries=False, blocksize=BLOCK)
         self.algorithm: Algorithm = PREFERRED
         self._writers: WeakValueDictionary[str, threading.Lock] = WeakValueDictionary()
         self._writers_guard = threading.Lock()

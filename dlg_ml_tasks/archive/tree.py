@@ -379,6 +379,28 @@ class Glance(NgasTree):
         return {path: listed[path] for path in paths if path in listed and listed[path].member is not None}
 
 
+class Unasked(NgasTree):
+    """A tree that is not asked what is at `top` or below it: the caller knows that there is nothing. For one operation."""
+
+    def __init__(self, tree: NgasTree, top: str) -> None:
+        vars(self).update(vars(tree))
+        self._top = top
+
+    def find_object(self, path: str) -> Entry | None:
+        return None if self._is_new(path) else super().find_object(path)
+
+    def contents(self, directory: str, names: Collection[str] | None = None) -> Contents:
+        if self._is_new(directory):
+            return Contents({}, PackedDirectory(directory, (), ()))
+        return super().contents(directory, names)
+
+    def _find_packed(self, paths: list[str]) -> dict[str, Entry]:
+        return super()._find_packed([path for path in paths if not self._is_new(path)])
+
+    def _is_new(self, path: str) -> bool:
+        return path == self._top or path.startswith(f"{self._top}/")
+
+
 def objects(directory: str, copies: Iterable[FileStatus]) -> dict[str, Entry]:
     """The entries that have objects of their own among the copies of everything in a directory, by name."""
     latest: dict[str, FileStatus] = {}

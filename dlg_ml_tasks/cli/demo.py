@@ -136,7 +136,7 @@ def _fetch_pictures(run_id: str) -> list[Path]:
 
 def _show(summary: dict[str, Any], addresses: dict[str, str | None]) -> None:
     tasks = Table("task", "run", "time", "metric", "", box=None)
-    from dlg_ml_tasks.cli.live import main_metric
+    from dlg_ml_tasks.cli.view import main_metric
 
     for task in summary["tasks"]:
         reused = "[blue]reused[/]" if task["reused"] else ""

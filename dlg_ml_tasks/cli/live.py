@@ -5,19 +5,21 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, replace
+from datetime import datetime, timezone
 from typing import Any
 
 import requests
 from mlflow.exceptions import MlflowException
 from rich.live import Live
-from rich.table import Table
-from rich.text import Text
 
 from dlg_ml_tasks import stack
 from dlg_ml_tasks.cli.output import console, errors
 from dlg_ml_tasks.cli.tasks import use_tracking_server
+from dlg_ml_tasks.cli.view import changes, duration, picture
+from dlg_ml_tasks.graphs.errors import EngineUnreachable
 from dlg_ml_tasks.graphs.follow import SessionResult, cancel, follow, observe
 from dlg_ml_tasks.graphs.island import Island
+from dlg_ml_tasks.graphs.overview import graph_and_start
 from dlg_ml_tasks.graphs.snapshot import TaskSnapshot
 from dlg_ml_tasks.graphs.submit import new_session_id, submit
 from dlg_ml_tasks.tracking.errors import TrackingUnreachable
@@ -25,20 +27,6 @@ from dlg_ml_tasks.tracking.sessions import SessionRuns, begin_session, end_sessi
 
 TRACKING_ERRORS = (MlflowException, TrackingUnreachable, requests.RequestException)
 """What MLflow raises while it does not answer."""
-
-_STYLES = {
-    "running": "cyan",
-    "finished": "green",
-    "reused": "blue",
-    "failed": "bold red",
-    "cancelled": "yellow",
-    "skipped": "dim",
-}
-
-_MOST_ROWS = 40
-"""Tasks that the view shows one by one; of more, those that are of interest, and how many there are of each state."""
-
-_INTERESTING = ("failed", "running", "cancelled", "waiting", "skipped", "finished", "reused")
 
 
 def the_island() -> Island:
@@ -66,29 +54,20 @@ def watch(session: str, *, asks: bool = False) -> SessionResult:
     """Follow a session in the terminal until it has ended.
 
     Ctrl-C cancels it; with `asks`, at a terminal, only after a question. KeyboardInterrupt leaves, and the session goes on, if the
-    answer is no.
+    answer is no. Raises EngineUnreachable, saying how to find the session again, if the island manager went away and stayed away.
     """
     island = the_island()
     known = Known()
-    shown: dict[str, str] = {}
-
-    def show(tasks: tuple[TaskSnapshot, ...]) -> None:
-        if console.is_terminal:
-            live.update(table_of(session, tasks))
-        else:
-            _print_changes(tasks, shown)
-
-    def watched() -> SessionResult:
-        return follow(island, session, on_snapshot=show, enrich=known.ask)
-
+    began = graph_and_start(session)[1] or datetime.now(timezone.utc)
     with Live(console=console, refresh_per_second=4, transient=not console.is_terminal) as live:
+        shown = _Shown(session, began, live)
         while True:
             try:
-                result = watched()
+                result = follow(island, session, on_snapshot=shown.tasks, on_silence=shown.silence, enrich=known.ask)
                 if result.ok:
                     # MLflow is asked now and then only; how it ended, and what was reused, is to be seen at once.
                     result = replace(result, tasks=observe(island, session, enrich=Known().ask)[0])
-                    show(result.tasks)
+                shown.tasks(result.tasks)
                 break
             except KeyboardInterrupt:
                 live.stop()
@@ -97,8 +76,48 @@ def watch(session: str, *, asks: bool = False) -> SessionResult:
                 errors.print("cancelling …")
                 cancel(island, session)
                 live.start()
+            except EngineUnreachable as error:
+                raise EngineUnreachable(
+                    f"{error}. The session may go on without it; follow it again with: dlg-ml sessions show {session} --follow"
+                ) from error
     end(session, result)
     return result
+
+
+class _Shown:
+    """What is on the screen of one who follows a session; without a terminal (CI, a log file), a line for each change."""
+
+    def __init__(self, session: str, began: datetime, live: Live) -> None:
+        self._session = session
+        self._began = began
+        self._live = live
+        self._tasks: tuple[TaskSnapshot, ...] = ()
+        self._states: dict[str, str] = {}
+        self._is_silent = False
+
+    def tasks(self, tasks: tuple[TaskSnapshot, ...]) -> None:
+        """The session as it is."""
+        self._tasks = tasks
+        self._is_silent = False
+        self._draw()
+        for line in changes(tasks, self._states):
+            self._say(line)
+
+    def silence(self, seconds: float, reason: str) -> None:
+        """The engine has not answered for so long; the view stands still."""
+        self._draw(f"no answer for {duration(seconds)}, trying again: {reason}")
+        if not self._is_silent:
+            self._is_silent = True
+            self._say(f"  {reason}; trying again")
+
+    def _draw(self, note: str = "") -> None:
+        if console.is_terminal:
+            since = (datetime.now(timezone.utc) - self._began).total_seconds()
+            self._live.update(picture(self._session, self._tasks, seconds=since, note=note))
+
+    def _say(self, text: str) -> None:
+        if not console.is_terminal:
+            console.print(text, highlight=False, markup=False, soft_wrap=True)
 
 
 def end(session: str, result: SessionResult) -> None:
@@ -118,53 +137,17 @@ def _wants_cancel(session: str) -> bool:
     return False
 
 
-def table_of(session: str, tasks: tuple[TaskSnapshot, ...]) -> Table:
-    """The state of a session's tasks."""
-    table = Table(
-        "task", "state", "time", "progress", "run", title=f"session {session}", title_justify="left", box=None
-    )
-    for task in _rows(tasks):
-        seconds = f"{task.seconds:.0f} s" if task.seconds else ""
-        progress = task.progress if task.state == "running" else main_metric(task.metrics)
-        state = Text(task.state, style=_STYLES.get(task.state, "dim"))
-        table.add_row(Text(task.node), state, seconds, Text(progress), task.run_id[:8])
-    if len(tasks) > _MOST_ROWS:
-        table.caption = f"{len(tasks)} tasks: {count_states(tasks)}"
-        table.caption_justify = "left"
-    return table
-
-
-def count_states(tasks: tuple[TaskSnapshot, ...]) -> str:
-    """How many tasks there are of each state, in words."""
-    counts = {state: sum(task.state == state for task in tasks) for state in _INTERESTING}
-    return ", ".join(f"{count} {state}" for state, count in counts.items() if count)
-
-
-def _rows(tasks: tuple[TaskSnapshot, ...]) -> tuple[TaskSnapshot, ...]:
-    if len(tasks) <= _MOST_ROWS:
-        return tasks
-    kept = sorted(tasks, key=lambda task: (_INTERESTING.index(task.state), not task.run_id))[:_MOST_ROWS]
-    chosen = {task.oid for task in kept}
-    return tuple(task for task in tasks if task.oid in chosen)
-
-
-def main_metric(metrics: Mapping[str, float]) -> str:
-    """The one metric that says most about a task, or nothing; that batches are missing goes before all."""
-    if metrics.get("batches_failed"):
-        return f"{metrics['batches_failed']:.0f} of {metrics.get('batches', 0):.0f} batches left out"
-    for name in ("challenger_new", "f1", "accuracy", "promoted", "train_loss", "files"):
-        if name in metrics:
-            return f"{name} {metrics[name]:.4g}"
-    return ""
-
-
 def print_failure(result: SessionResult) -> None:
     """What went wrong, where the log is, and which run has the traceback."""
-    errors.print(f"session {result.session} did not finish: {result.reason}", style="red", markup=False, soft_wrap=True)
+
+    def say(text: str, style: str = "") -> None:
+        errors.print(text, style=style, markup=False, highlight=False, soft_wrap=True)
+
+    say(f"session {result.session} did not finish: {result.reason}", style="red")
     for task in result.failed:
-        errors.print(f"  {task.node}: MLflow run {task.run_id or '(none)'}", markup=False, soft_wrap=True)
+        say(f"  {task.node}: MLflow run {task.run_url or task.run_id or '(none)'}")
     for node, path in result.logs.items():
-        errors.print(f"  log on {node}: {path}", markup=False, soft_wrap=True)
+        say(f"  log on {node}: {path}")
 
 
 class Known:
@@ -189,11 +172,3 @@ class Known:
                 now = time.monotonic()
                 self._next = now + max(1.0, 4 * (now - began))
         return self._last
-
-
-def _print_changes(tasks: tuple[TaskSnapshot, ...], shown: dict[str, str]) -> None:
-    """Without a terminal (CI, a log file): one line per change of state."""
-    for task in tasks:
-        if shown.get(task.node) != task.state and task.state != "waiting":
-            shown[task.node] = task.state
-            console.print(f"  {task.node:<14} {task.state}", highlight=False, markup=False)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import logging
-import os
+import signal
 import sys
 
 import typer
 
-from dlg_ml_tasks.cli import backup, demo, graphs, models, ngas, sessions, simulate, stack, tasks
+from dlg_ml_tasks.cli import backup, demo, graphs, models, ngas, sessions, simulate, stack, tasks, web
 from dlg_ml_tasks.cli.output import fail, user_errors
+from dlg_ml_tasks.slurm import GO_ON_LATER
+from dlg_ml_tasks.tasks import TaskCancelled, TaskCutShort
 
 app = typer.Typer(
     name="dlg-ml",
@@ -19,13 +21,15 @@ app = typer.Typer(
     help="Machine learning for telescopes: tasks in DALiuGE graphs, files in NGAS, runs and models in MLflow.\n\n"
     "Start with **dlg-ml demo**, or **dlg-ml up** and **dlg-ml run graphs/lifecycle.graph --set recipe=digits**.",
 )
+
 app.command("up")(stack.up)
 app.command("down")(stack.down)
 app.command("status")(stack.status)
-app.command("run")(sessions.run)
-app.command("demo")(demo.demo)
 app.command("backup")(backup.backup)
 app.command("restore")(backup.restore)
+app.command("run")(sessions.run)
+app.command("demo")(demo.demo)
+app.command("web")(web.web)
 app.add_typer(sessions.app, name="sessions")
 app.add_typer(tasks.app, name="task")
 app.add_typer(models.app, name="models")
@@ -34,17 +38,23 @@ app.add_typer(ngas.app, name="ngas")
 app.add_typer(simulate.app, name="simulate")
 
 
+@app.callback()
+def choose_stack(chosen: stack.Stack = None) -> None:
+    """Choose the services for any command: dlg-ml --stack compose sessions list."""
+    stack.use(chosen)
+
+
 def main() -> None:
-    """Entry point. Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted."""
-    # MLflow's own bars and links would run through this program's tables.
-    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
-    os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
-    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    """Entry point. Exit codes: 0 done, 1 failed, 2 wrong usage, 75 to be run again to go on, 128 + n stopped by signal n."""
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
     try:
         app()
     except KeyboardInterrupt:
         sys.exit(130)
+    except TaskCutShort:
+        sys.exit(GO_ON_LATER)
+    except TaskCancelled as cancelled:
+        sys.exit(128 + (cancelled.args[0] if cancelled.args else signal.SIGTERM))
     except user_errors() as error:
         fail(str(error))
 

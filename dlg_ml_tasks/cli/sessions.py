@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from dlg_ml_tasks.cli.output import console, errors, print_json
-from dlg_ml_tasks.cli.stack import Json
+from dlg_ml_tasks.cli.stack import Json, Stack, use
 from dlg_ml_tasks.graphs.document import read_graph
 from dlg_ml_tasks.graphs.override import override, with_absolute_sources
 
@@ -45,6 +45,7 @@ def run(
         ),
     ] = None,
     detach: Annotated[bool, typer.Option("--detach", help="Do not follow; print the session's name.")] = False,
+    stack: Stack = None,
 ) -> None:
     """Run a logical graph on the engine and follow it; exit code 0 only if every last task completed.
 
@@ -54,8 +55,10 @@ def run(
     Examples: dlg-ml run graphs/lifecycle.graph · dlg-ml run graphs/lifecycle.graph --set recipe=digits --set model_name=digits
     --set infer.model=models:/digits@champion · dlg-ml run graphs/train.graph --set train.epochs=10
     """
+    use(stack)
     changed = with_absolute_sources(override(read_graph(graph), settings or []), Path.cwd())
-    from dlg_ml_tasks.cli.live import start, table_of, watch
+    from dlg_ml_tasks.cli.live import start, watch
+    from dlg_ml_tasks.cli.view import picture
 
     session = start(changed, nodes)
     if detach:
@@ -63,7 +66,7 @@ def run(
         return
     result = watch(session, asks=True)
     if not console.is_terminal:
-        console.print(table_of(session, result.tasks))
+        console.print(picture(session, result.tasks, seconds=result.seconds))
     _leave(result)
 
 
@@ -100,7 +103,8 @@ def show(
     json: Json = False,
 ) -> None:
     """Show the tasks of a session, once or until it has ended; then the exit code is 0 only if every last task completed."""
-    from dlg_ml_tasks.cli.live import Known, end, table_of, the_island, watch
+    from dlg_ml_tasks.cli.live import Known, end, the_island, watch
+    from dlg_ml_tasks.cli.view import picture
     from dlg_ml_tasks.graphs.follow import follow as follow_session
     from dlg_ml_tasks.graphs.follow import observe
 
@@ -110,7 +114,7 @@ def show(
         if json:
             print_json(_as_json(name, tasks, None))
         else:
-            console.print(table_of(name, tasks))
+            console.print(picture(name, tasks))
             console.print("the engine has forgotten this session; this is what MLflow kept")
         return
     result = None
@@ -124,7 +128,7 @@ def show(
     if json:
         print_json(_as_json(name, tasks, result))
     elif not (follow and console.is_terminal):
-        console.print(table_of(name, tasks))
+        console.print(picture(name, tasks))
     if result is not None:
         _leave(result)
 
@@ -199,13 +203,16 @@ def remove(session: Session) -> None:
 
 def _leave(result: SessionResult) -> None:
     """Say what went wrong, if anything, and leave with the exit code that tells."""
-    from dlg_ml_tasks.cli.live import count_states, print_failure
+    from dlg_ml_tasks.cli.live import print_failure
+    from dlg_ml_tasks.cli.view import count_states
 
     if result.ok:
         if result.failed:
-            errors.print(f"finished, but not all: {count_states(result.tasks)}", style="yellow", markup=False)
+            errors.print(
+                f"finished, but not all: {count_states(result.tasks)}", style="yellow", markup=False, highlight=False
+            )
             for task in result.failed:
-                errors.print(f"  {task.node}: {task.error}", markup=False, soft_wrap=True)
+                errors.print(f"  {task.node}: {task.error}", markup=False, soft_wrap=True, highlight=False)
         return
     print_failure(result)
     raise typer.Exit(INTERRUPTED if result.cancelled else 1)
@@ -312,6 +319,7 @@ def _tasks_of_forgotten(session: str) -> tuple[TaskSnapshot, ...]:
             oid="",
             seconds=info.seconds,
             run_id=info.run_id,
+            run_url=info.run_url,
             progress=info.progress,
             metrics=info.metrics,
         )

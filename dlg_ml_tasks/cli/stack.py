@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+import os
+from typing import Annotated, Literal
 
 import typer
 from rich.table import Table
@@ -12,6 +13,25 @@ from dlg_ml_tasks.cli.output import console, print_json
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
 
+USE = "DLG_ML_USE"
+"""Environment variable with the chosen stack, for whole terminals and scripts."""
+
+Stack = Annotated[
+    Literal["compose"] | None,
+    typer.Option(
+        "--stack",
+        envvar=USE,
+        help="compose: the services of docker-compose.yml in this folder (or in DLG_ML_COMPOSE), at their published ports. "
+        "By default those that the environment names, else the embedded stack.",
+    ),
+]
+
+
+def use(chosen: Stack) -> None:
+    """Let all that follows in this process find the services of the chosen stack."""
+    if chosen == "compose":
+        os.environ.update({**stack.compose_environment(), USE: chosen})
+
 
 def up(
     nodes: Annotated[
@@ -20,7 +40,7 @@ def up(
     ] = None,
     json: Json = False,
 ) -> None:
-    """Start NGAS, MLflow and DALiuGE on this machine (loopback only), or what is missing of them.
+    """Start NGAS, MLflow, DALiuGE and the results site on this machine (loopback only), or what is missing of them.
 
     State, data and logs lie under ~/.dlg-ml (environment variable DLG_ML_HOME). Where a default port is taken another one is used:
     `dlg-ml status` shows the addresses.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import logging
 import os
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -27,13 +28,44 @@ app = typer.Typer(
     "    dlg-ml task preprocess --recipe digits --raw raw.json --out data.json\n\n"
     "    dlg-ml task train --recipe digits --model-name digits --data data.json --out model.json\n\n"
     "    dlg-ml task infer --recipe digits --model models:/digits@champion --data data.json\n\n"
-    "They use the running embedded stack, or the MLflow server of MLFLOW_TRACKING_URI.",
+    "They use the running embedded stack, or the MLflow server of MLFLOW_TRACKING_URI, which is all that they need in a script or "
+    "a Slurm job.\n\n"
+    "Exit codes: 0 done, 1 failed (one line says why), 2 wrong usage, 75 stopped by SIGUSR1 ahead of a time limit: run it again to "
+    "go on, 129, 130 and 143 stopped by SIGHUP, Ctrl-C and SIGTERM: the run is KILLED, its last checkpoint stays.",
 )
+
+_EXAMPLES = {
+    "load_raw": (
+        "--sources '/data/night/*.uvh5' --out raw.json",
+        "--recipe digits --sources sample:night-A --out raw.json",
+    ),
+    "preprocess": ("--recipe digits --raw raw.json --out data.json",),
+    "train": (
+        "--recipe digits --model-name digits --data data.json --out model.json",
+        "--recipe digits --model-name digits --data data.json --devices 2",
+        "--recipe digits --model-name digits --data data.json --executor slurm "
+        """--slurm '{"partition": "gpu", "gpus": 1, "time_limit": "04:00:00", "memory": "16G"}'""",
+    ),
+    "retrain": ("--recipe digits --model-name digits --data new.json --replay data.json --out model.json",),
+    "promote": ("--recipe digits --model-name digits --model model.json --data new.json --earlier data.json",),
+    "infer": ("--recipe digits --model models:/digits@champion --data data.json",),
+}
 
 
 def use_tracking_server() -> None:
     """Point MLflow at the environment's tracking server, else at the running embedded stack's."""
     os.environ["MLFLOW_TRACKING_URI"] = stack.resolve(stack.home_directory()).require_tracking_uri()
+
+
+def prepare() -> None:
+    """Make this process one that runs a task: its services, its log on standard error, and its answers to signals."""
+    from dlg_ml_tasks.tasks.signals import answer_signals
+
+    use_tracking_server()
+    logging.getLogger("dlg_ml_tasks").setLevel(logging.INFO)
+    for handler in logging.getLogger().handlers:
+        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s: %(message)s", "%H:%M:%S"))
+    answer_signals()
 
 
 def show(outcome: Outcome, json: bool, out: Path | None) -> None:
@@ -77,7 +109,7 @@ def read_reference(text: str, kind: str) -> Reference:
 
 def _command(task: Task[Any]) -> Callable[..., None]:
     def command(**given: Any) -> None:
-        use_tracking_server()
+        prepare()
         inputs = {}
         for port in task.inputs:
             texts = given.pop(f"input_{port.name}") or []
@@ -88,7 +120,10 @@ def _command(task: Task[Any]) -> Callable[..., None]:
             outcome = task.run(params, inputs, force=force)
         show(outcome, json, out)
 
-    command.__doc__ = f"{task.description}\n\nPrints the {task.output.kind} reference to {task.output.description}."
+    examples = "".join(f"\n\n    dlg-ml task {_command_name(task)} {each}" for each in _EXAMPLES[task.name])
+    command.__doc__ = (
+        f"{task.description}\n\nPrints the {task.output.kind} reference to {task.output.description}.{examples}"
+    )
     command.__signature__ = inspect.Signature(_options(task))  # type: ignore[attr-defined]
     command.__annotations__ = {p.name: p.annotation for p in command.__signature__.parameters.values()}  # type: ignore[attr-defined]
     return command
@@ -120,5 +155,26 @@ def _option(name: str, kind: Any, default: Any, text: str, flag: str) -> inspect
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
 
 
+def _command_name(task: Task[Any]) -> str:
+    return task.name.replace("_", "-")
+
+
+def continue_run(
+    run_id: Annotated[str, typer.Argument(metavar="RUN", help="Id of the MLflow run.")],
+    json: Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")] = False,
+) -> None:
+    """Do the work of a run that a task began for another machine (executor=slurm, devices): what the job and its processes do.
+
+    By hand it goes on with such a run whose job is gone, from its last checkpoint.
+    """
+    from dlg_ml_tasks.tasks.continuing import continue_run as go_on
+
+    prepare()
+    outcome = go_on(run_id)
+    if outcome is not None:  # else another process speaks
+        show(outcome, json, None)
+
+
 for _task in TASKS.values():
-    app.command(_task.name.replace("_", "-"))(_command(_task))
+    app.command(_command_name(_task))(_command(_task))
+app.command("continue")(continue_run)

@@ -34,7 +34,7 @@ class TaskApp(BarrierAppDROP):  # type: ignore[misc]  # the engine is untyped
     task: ClassVar[Task[Any]]
 
     def initialize(self, **kwargs: Any) -> None:
-        """Validate the parameters when the graph is deployed, long before the task's turn comes."""
+        """Validate parameters and ports when the graph is deployed, long before the task's turn comes."""
         super().initialize(**kwargs)
         self._copy = copy_numbers(self.parameters.get("iid", "0"))
         self._node = copy_name(self.name, self.parameters.get("iid", "0"))
@@ -42,6 +42,7 @@ class TaskApp(BarrierAppDROP):  # type: ignore[misc]  # the engine is untyped
         try:
             self._params: TaskParams = self._for_copy(read_parameters(self.task, self.parameters))
             self._force = read_force(self.parameters)
+            self._require_inputs()
             self._may_lose_batches = getattr(self._params, "max_failed_batches", 0) > 0
         except BadInput as error:
             self._refuse(error)
@@ -56,6 +57,15 @@ class TaskApp(BarrierAppDROP):  # type: ignore[misc]  # the engine is untyped
             self.input_error_threshold = -1 if self._must_not_start else 100
         super().dropCompleted(uid, drop_state)
 
+    def _require_inputs(self) -> None:
+        """Raises BadInput if a port that needs an input has none, or one that takes one has several."""
+        for port in self.task.inputs:
+            connected = len(self._port_names["input"].get(port.name, ()))
+            if port.required and not connected:
+                raise BadInput(f"nothing is connected to its required port {port.name!r} ({port.description})")
+            if not port.many and connected > 1:
+                raise BadInput(f"port {port.name!r} takes one input, but {connected} are connected")
+
     def _for_copy(self, params: TaskParams) -> TaskParams:
         """The parameters for this copy of a scatter, as far as they differ from copy to copy. Raises BadInput."""
         return params
@@ -64,7 +74,7 @@ class TaskApp(BarrierAppDROP):  # type: ignore[misc]  # the engine is untyped
     def _refuse(self, error: BadInput) -> None:
         # The engine fails a session at deployment if a drop carries an `exception`; one that is raised here would leave the session
         # half made and the client without the reason.
-        logger.error("%s: %s", self._node, error)
+        logger.error("%s", error)
         self.exception = error
 
     @track_current_drop  # type: ignore[untyped-decorator]

@@ -5,8 +5,8 @@ ends every session, and where a running training cannot be stopped. Only light t
 other in one process: a survey has thousands of them, and a process costs more than their work.
 
 Asked (one JSON text per task): task, light, params, inputs, lost (inputs that will not come: port, copy), session, known (what an
-earlier task of the session found out: experiment, session_run), node, force, scratch (a folder that the node manager removes at the
-end, so that a killed task leaves nothing behind).
+earlier task of the session found out: experiment, session_run, stored), node, force, scratch (a folder that the node manager
+removes at the end, so that a killed task leaves nothing behind).
 Told (JSON messages): {"accepted"}, {"run_id"}, {"log"}, and last one of {"reference", "reused", "seconds", "known"},
 {"error", "traceback"} and {"cancelled"}.
 """
@@ -34,6 +34,9 @@ from dlg_ml_tasks.tasks.environment import SCRATCH
 GRACE_SECONDS = 4.0
 """From the request to stop until the process is killed: time to mark the run and to close files."""
 
+_ABANDONED = signal.SIGUSR2
+"""A process sends it to itself when the node manager is gone: nobody asked its task to stop, and a job of a cluster may go on."""
+
 IDLE_SECONDS = 5.0
 """How long a process waits for the next task of its session."""
 
@@ -45,6 +48,7 @@ def serve(pipe: Connection) -> None:
     """
     os.setsid()  # so that the task's own subprocesses (data loaders) can be killed with it
     signal.signal(signal.SIGTERM, _cancel)
+    signal.signal(_ABANDONED, _abandon)
     asked: queue.Queue[str] = queue.Queue()
     scratch = _Scratch()
     threading.Thread(target=_receive, args=(pipe, asked, scratch), daemon=True).start()
@@ -105,13 +109,14 @@ def _call(request: dict[str, Any], tell: _Teller) -> dict[str, Any]:
     from dlg_ml_tasks.tasks.batches import Lost
     from dlg_ml_tasks.tasks.catalogue import find_task
     from dlg_ml_tasks.tracking import Reference
-    from dlg_ml_tasks.tracking.sessions import known_session_run, remember_session_run
+    from dlg_ml_tasks.tracking.sessions import known_session_run, remember_session_run, remember_stored, stored
     from dlg_ml_tasks.tracking.store import known_experiment, remember_experiment
 
     session, known = request["session"], request["known"]
     if known:
         remember_experiment(known["experiment"])
         remember_session_run(session, known["session_run"])
+        remember_stored(session, known["stored"])
     os.environ[SCRATCH] = request["scratch"]
     outcome = find_task(request["task"]).run(
         request["params"],
@@ -126,15 +131,34 @@ def _call(request: dict[str, Any], tell: _Teller) -> dict[str, Any]:
         "reference": outcome.reference.model_dump(),
         "reused": outcome.reused,
         "seconds": outcome.seconds,
-        "known": {"experiment": known_experiment(), "session_run": known_session_run(session)} if session else None,
+        "known": {
+            "experiment": known_experiment(),
+            "session_run": known_session_run(session),
+            "stored": stored(session),
+        }
+        if session
+        else None,
     }
 
 
 def _cancel(_signal: int, _frame: FrameType | None) -> None:
     from dlg_ml_tasks.tasks import TaskCancelled
 
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a second one must not interrupt the clean-up
+    _ignore_more()
     raise TaskCancelled
+
+
+def _abandon(_signal: int, _frame: FrameType | None) -> None:
+    from dlg_ml_tasks.tasks import TaskAbandoned
+
+    _ignore_more()
+    raise TaskAbandoned
+
+
+def _ignore_more() -> None:
+    """A second signal must not interrupt the clean-up."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    signal.signal(_ABANDONED, signal.SIG_IGN)
 
 
 @dataclass
@@ -152,7 +176,7 @@ def _receive(pipe: Connection, asked: queue.Queue[str], scratch: _Scratch) -> No
     except (EOFError, OSError):
         if scratch.folder is None:
             os._exit(0)
-        os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), _ABANDONED)
         time.sleep(GRACE_SECONDS)
         shutil.rmtree(scratch.folder, ignore_errors=True)
         os.killpg(os.getpgrp(), signal.SIGKILL)

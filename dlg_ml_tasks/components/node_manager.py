@@ -6,36 +6,48 @@ engine is imported by `main` only.
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import Any
 
 from dlg_ml_tasks.components import process
 
+_RANKS = ("RANK", "LOCAL_RANK", "SLURM_PROCID", "JSM_NAMESPACE_RANK")
+"""Where Lightning looks for the number of its process among those that train together."""
+
 
 def main(arguments: list[str]) -> None:
     """Run a node manager until it gets SIGTERM or SIGINT. Running tasks are then stopped."""
+    for rank in _RANKS:
+        # It is the node manager's among its like. A task trains alone, and its random numbers depend on this one.
+        os.environ.pop(rank, None)
     process.start_server()
 
+    import logging
     import optparse
 
     # First of all: only loggers made after it mark their records with the running drop, and without the mark the engine's own
     # "Error while executing ..." does not reach the drop's log.
     import dlg.runtime  # noqa: F401
+    import gevent
     from dlg.manager import cmdline
     from dlg.manager.session import track_current_session
 
     from dlg_ml_tasks.components.drop_logs import DropLogs
     from dlg_ml_tasks.components.session_ends import SessionEnds
+    from dlg_ml_tasks.components.unknown import mark_unknown
 
     def current_session() -> str:
         session = getattr(track_current_session.tlocal, "session", None)
         return session.sessionId if session else ""
 
     logs = DropLogs(current_session)
+    # The engine calls each link to another node an error, of which a graph cut in two may have thousands.
+    logging.getLogger("dlg.dlg.graph_loader").addFilter(lambda record: record.msg != "OID: %s not found!")
 
     class TaskNodeManager(cmdline.NodeManager):  # type: ignore[misc]  # the engine is untyped
-        """The engine's node manager, except that it forgets no drops but all of a session that is removed, tells MLflow when a
-        session has ended, and at its end stops running tasks instead of waiting for them for hours.
+        """The engine's node manager, except that it forgets no drops but all of a session that is removed, says what is wrong with
+        a graph, tells MLflow when a session has ended, and at its end stops running tasks instead of waiting for them for hours.
         """
 
         def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -47,9 +59,19 @@ def main(arguments: list[str]) -> None:
             self._ends = SessionEnds(lambda: dict(self.sessions), process.settle_session, on_end=logs.rest)
             self._ends.start()
 
+        def addGraphSpec(self, sessionId: str, graphSpec: list[dict[str, Any]]) -> None:  # noqa: N802, N803
+            mark_unknown(graphSpec)
+            super().addGraphSpec(sessionId, graphSpec)
+
         def destroySession(self, sessionId: str) -> None:  # noqa: N802, N803  # the engine's names
             super().destroySession(sessionId)
             logs.forget(sessionId)
+
+        def stop_zrpcserver(self) -> None:
+            # The engine looks a hundred times a second whether it is to end.
+            while self.rpc_running:
+                gevent.sleep(0.2)
+            super().stop_zrpcserver()
 
         def shutdown(self) -> None:
             self._ends.stop()

@@ -9,11 +9,11 @@ import contextlib
 import gc
 import importlib
 import importlib.util
-import os
+import logging
 import sys
 
 from dlg_ml_tasks.tasks import TASKS
-from dlg_ml_tasks.tasks.environment import describe_environment, git_commit
+from dlg_ml_tasks.tasks.environment import environment_file, git_commit
 
 HEAVY = (
     "torch",
@@ -54,10 +54,13 @@ def warm() -> None:
     for module in ABSENT:
         if importlib.util.find_spec(module) is None:
             sys.modules[module] = None  # type: ignore[assignment]  # an import of it then fails at once
-    # Printing an address, which nobody reads, costs a call to the server.
-    os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
+    # MLflow's support of Lightning gives the root logger a handler when it is imported: each line of a task would be in the node
+    # manager's log twice. What these two tell at INFO is for people who sit before a notebook.
+    logging.getLogger().handlers.clear()
+    for chatty in ("lightning.pytorch", "mlflow"):
+        logging.getLogger(chatty).setLevel(logging.WARNING)
     # The code that runs is the code that was imported here, whatever is checked out later.
-    describe_environment()
+    environment_file()
     git_commit()
     # The collector would touch, and so copy, every page that a task shares with this process.
     gc.collect()

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Set
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Set
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,9 @@ from dlg_ml_tasks.graphs.states import ENDED, ExecutionState, SessionState
 
 _MOST_ERRORS = 20
 """Tasks whose error is asked for: each costs a call to every node, and nobody reads more."""
+
+_MOST_TRIES = 5
+"""How often a failed task is asked for an error that it has not logged."""
 
 _PART_OF_TIME = 0.2
 """Share of the time that is spent asking: thousands of drops take the engine a second to describe."""
@@ -52,6 +56,7 @@ def follow(
     session: str,
     *,
     on_snapshot: Callable[[tuple[TaskSnapshot, ...]], None] = lambda _: None,
+    on_silence: Callable[[float, str], None] = lambda seconds, reason: None,
     enrich: Callable[[str], Mapping[str, Enrichment]] = lambda _: {},
     interval: float = 0.25,
     unreachable_after: float = 30.0,
@@ -60,14 +65,15 @@ def follow(
 ) -> SessionResult:
     """Watch a session until it has ended; always returns or raises.
 
-    `on_snapshot` gets the state of all tasks every `interval` seconds (more rarely in graphs of thousands of drops); `enrich` is
-    asked for what else is known of the session's tasks, by node name. A session has failed if nothing runs and nothing has changed
+    `on_snapshot` gets the state of all tasks every `interval` seconds (more rarely in graphs of thousands of drops), `on_silence`
+    for how many seconds the island manager has not answered, and why, each time that it is asked again; `enrich` is asked for what
+    else is known of the session's tasks, by node name. A session has failed if nothing runs and nothing has changed
     for `stuck_after` seconds, or if a node manager that holds a part of it forgot it or has not answered for `silent_after`
     seconds: what runs on the other nodes is then cancelled.
     Raises EngineUnreachable if the island manager has not answered for `unreachable_after` seconds, EngineRefused if the engine
     does not know the session.
     """
-    watch = _Watch(island, session, unreachable_after, silent_after)
+    watch = _Watch(island, session, unreachable_after, silent_after, on_silence)
     stopwatch = _Stopwatch()
     changed, before = time.monotonic(), None
     while True:
@@ -124,11 +130,19 @@ class _Seen:
 class _Watch:
     """Asks the engine about one session, and judges what it says."""
 
-    def __init__(self, island: Island, session: str, unreachable_after: float, silent_after: float) -> None:
+    def __init__(
+        self,
+        island: Island,
+        session: str,
+        unreachable_after: float,
+        silent_after: float,
+        on_silence: Callable[[float, str], None] = lambda seconds, reason: None,
+    ) -> None:
         self._island = island
         self._session = session
         self._unreachable_after = unreachable_after
         self._silent_after = silent_after
+        self._on_silence = on_silence
         self._started = time.monotonic()
         self._answered = time.monotonic()
         self._heard: dict[str, float] = {}
@@ -136,15 +150,20 @@ class _Watch:
         self._hosts: frozenset[str] = frozenset()
         self._drops: dict[str, Mapping[str, int]] = {}
         self._given_up = False
+        self._errors: dict[str, str] = {}
+        self._asked: Counter[str] = Counter()
 
     def look(self) -> _Seen:
+        silent = 0.0
         while True:
             try:
                 seen = self._look()
-            except EngineUnreachable:
+            except EngineUnreachable as error:
                 if time.monotonic() - self._answered > self._unreachable_after:
                     raise
+                self._on_silence(silent, str(error))
                 time.sleep(1)
+                silent = time.monotonic() - self._answered
             else:
                 self._answered = time.monotonic()
                 return seen
@@ -191,8 +210,11 @@ class _Watch:
             cancel(self._island, self._session)
 
     def tasks(self, seen: _Seen) -> tuple[TaskSnapshot, ...]:
-        """The applications of the graph, in its order."""
-        return self._graph.tasks(seen.drops, seen.lost) if self._graph else ()
+        """The applications of the graph, in its order, those that failed with the reason."""
+        tasks = self._graph.tasks(seen.drops, seen.lost) if self._graph else ()
+        return tuple(
+            replace(task, error=self._error(task, seen.lost)) if task.state == "failed" else task for task in tasks
+        )
 
     def has_ended(self, seen: _Seen) -> bool:
         """Whether nothing runs, and each node says so or nothing is left to run (nodes may disagree: one failed, one finished)."""
@@ -205,10 +227,10 @@ class _Watch:
         return all(state in ENDED for state in seen.sessions.values()) or self._graph.is_final(seen.drops, seen.lost)
 
     def result(self, seen: _Seen, tasks: tuple[TaskSnapshot, ...]) -> SessionResult:
-        with_errors = dict(self._errors(tasks, seen.lost))
-        tasks = tuple(replace(task, error=with_errors.get(task.oid, "")) for task in tasks)
         ok = not seen.lost and self._graph is not None and self._graph.has_succeeded(seen.drops)
-        cancelled = SessionState.CANCELLED in seen.sessions.values() and not with_errors and not seen.lost
+        cancelled = (
+            SessionState.CANCELLED in seen.sessions.values() and not any(task.error for task in tasks) and not seen.lost
+        )
         return SessionResult(
             session=self._session,
             ok=ok,
@@ -237,20 +259,16 @@ class _Watch:
         unfinished = [task.node for task in tasks if task.state == "waiting"]
         return f"the engine has stopped working on it: {', '.join(unfinished) or 'some drops'} never ran; look into the log files"
 
-    def _errors(self, tasks: Iterable[TaskSnapshot], lost: Set[str]) -> Iterator[tuple[str, str]]:
-        """By oid, the last line of the last error that each failed task logged, where it is known."""
-        asked = 0
-        for task in tasks:
-            if task.state != "failed":
-                continue
-            if task.host in lost:
-                yield task.oid, f"it ran on the node manager {task.host}, which went away"
-            elif asked < _MOST_ERRORS:
-                asked += 1
-                if error := self._last_error(task):
-                    yield task.oid, error
-            else:
-                yield task.oid, "failed; its MLflow run says why"
+    def _error(self, task: TaskSnapshot, lost: Set[str]) -> str:
+        """The last line of the last error that a failed task logged; empty where it is not known."""
+        if task.host in lost:
+            return f"it ran on the node manager {task.host}, which went away"
+        if task.oid not in self._asked and len(self._asked) >= _MOST_ERRORS:
+            return "failed; its MLflow run says why"
+        if not self._errors.get(task.oid) and self._asked[task.oid] < _MOST_TRIES:
+            self._asked[task.oid] += 1
+            self._errors[task.oid] = self._last_error(task)
+        return self._errors.get(task.oid, "")
 
     def _last_error(self, task: TaskSnapshot) -> str:
         try:

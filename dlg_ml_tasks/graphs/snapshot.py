@@ -15,7 +15,7 @@ TaskState = Literal["waiting", "running", "reused", "finished", "failed", "skipp
 DropStates = Mapping[str, Mapping[str, int]]
 """By oid: "status", and "execStatus" for applications."""
 Enrichment = Mapping[str, Any]
-"""What is known of a task from elsewhere: run_id, progress, reused, seconds, metrics (all optional)."""
+"""What is known of a task from elsewhere: run_id, run_url, progress, reused, seconds, metrics (all optional)."""
 
 _TASK_STATES: Mapping[int, TaskState] = {
     ExecutionState.NOT_RUN: "waiting",
@@ -31,8 +31,9 @@ _TASK_STATES: Mapping[int, TaskState] = {
 class TaskSnapshot:
     """One task (or other application) of a session at one moment. `seconds` is how long it has run, or ran.
 
-    `node` is its name in the graph, with the copy's number in a scatter; `host` the node manager that it was placed on.
-    `error` is the last line of what it raised. A task that could not run because one before it failed is skipped.
+    `node` is its name in the graph, with the copy's number in a scatter; `host` the node manager that it was placed on; `run_url`
+    the page of its MLflow run, where MLflow is a server. `error` is the last line of what it raised. A task that could not run
+    because one before it failed is skipped.
     """
 
     node: str
@@ -42,6 +43,7 @@ class TaskSnapshot:
     seconds: float = 0.0
     error: str = ""
     run_id: str = ""
+    run_url: str = ""
     progress: str = ""
     metrics: Mapping[str, float] = field(default_factory=dict)
     host: str = ""
@@ -51,11 +53,14 @@ class TaskSnapshot:
         if not known:
             return self
         reused = bool(known.get("reused")) and self.state in ("running", "finished")
+        seconds = float(known.get("seconds", self.seconds))
         return replace(
             self,
             state="reused" if reused else self.state,
-            seconds=float(known.get("seconds", self.seconds)),
+            # Of a running task it was told some time ago.
+            seconds=max(seconds, self.seconds) if self.state == "running" else seconds,
             run_id=str(known.get("run_id", "")),
+            run_url=str(known.get("run_url", "")),
             progress=str(known.get("progress", "")),
             metrics=dict(known.get("metrics", {})),
         )

@@ -22,6 +22,11 @@ class SeededBatches(Sampler[list[int]]):
         """Called by Lightning before each epoch."""
         self._epoch = epoch
 
+    @property
+    def sampler(self) -> SeededBatches:
+        """Where Lightning looks for `set_epoch`: it calls that of a batch sampler's sampler only."""
+        return self
+
     def __len__(self) -> int:
         return self._plan.steps_per_epoch
 

@@ -235,7 +235,7 @@ def _wait_until_healthy(
 
 def _problem(service: ServiceState) -> str | None:
     try:
-        health.check(service.name, service.ports)
+        health.check(service.name, service.host, service.ports)
     except health.Unhealthy as unhealthy:
         return str(unhealthy)
     # Another program on this port could have answered in its place.

@@ -24,7 +24,7 @@ NODE_ROLES = ("node", "events", "rpc")
 
 
 class Ports(BaseModel):
-    """One port per role; the defaults are the ones that NGAS, MLflow and DALiuGE use everywhere.
+    """One port per role; the defaults are the ones that NGAS, MLflow, DALiuGE and the results site use everywhere.
 
     Further node managers' roles are extra fields.
     """
@@ -39,6 +39,7 @@ class Ports(BaseModel):
     rpc: Port = 6666
     island: Port = 8001
     translator: Port = 8084
+    web: Port = 8050
 
     @model_validator(mode="after")
     def _refuse_unknown_roles(self) -> Ports:

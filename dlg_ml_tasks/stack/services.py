@@ -50,6 +50,7 @@ def services(
         *(_node(home, ports, base, number, nodes) for number in range(1, nodes + 1)),
         _island(home, ports, base, nodes),
         _translator(home, ports, base),
+        _web(home, ports, base),
     )
 
 
@@ -94,7 +95,8 @@ def _mlflow(home: Path, ports: Ports, base: Mapping[str, str]) -> Service:
     return Service(
         name="mlflow",
         command=(
-            *(sys.executable, "-m", "mlflow", "server", "--host", LOOPBACK, "--port", str(ports.mlflow)),
+            *(sys.executable, "-m", "mlflow", "server", "--app-name", "dlg-ml"),
+            *("--host", LOOPBACK, "--port", str(ports.mlflow)),
             # Relative: SQLAlchemy unquotes the path and ends it at a question mark, MLflow makes its directory as it is.
             *("--backend-store-uri", f"sqlite:///{database(home).name}"),
             *("--default-artifact-root", f"ngas://{LOOPBACK}:{ports.ngas}/mlflow", "--no-serve-artifacts"),
@@ -128,8 +130,6 @@ def _node(home: Path, ports: Ports, base: Mapping[str, str], number: int, nodes:
         ),
         # Tasks run in this process's children.
         environment={
-            "MLFLOW_DISABLE_TELEMETRY": "true",
-            "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
             **base,
             "DLG_ROOT": str(node_root(home, number)),
             TRACKING_VARIABLE: base.get(TRACKING_VARIABLE) or _url(ports.mlflow),
@@ -177,6 +177,22 @@ def _translator(home: Path, ports: Ports, base: Mapping[str, str]) -> Service:
         ports=ports.of("translator"),
         url=_url(ports.translator),
         needs=("island",),
+    )
+
+
+def _web(home: Path, ports: Ports, base: Mapping[str, str]) -> Service:
+    return Service(
+        name="web",
+        command=(sys.executable, "-m", "dlg_ml_tasks.web", "--host", LOOPBACK, "--port", str(ports.web)),
+        environment={
+            "DLG_ML_WEB_CACHE": str(home / "web"),
+            **base,
+            TRACKING_VARIABLE: base.get(TRACKING_VARIABLE) or _url(ports.mlflow),
+        },
+        directory=logs(home),
+        ports=ports.of("web"),
+        url=_url(ports.web),
+        needs=("mlflow",),
     )
 
 

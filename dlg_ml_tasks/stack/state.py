@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from dlg_ml_tasks.stack.errors import StackError
 
-ServiceName = Annotated[str, Field(pattern=r"^(ngas|mlflow|node(-[1-9]\d*)?|island|translator)$")]
+ServiceName = Annotated[str, Field(pattern=r"^(ngas|mlflow|node(-[1-9]\d*)?|island|translator|web)$")]
 """One of `names`: a stack may have several node managers, of which the second is called ``node-2``."""
 
 HOME_VARIABLE = "DLG_ML_HOME"
@@ -20,7 +20,7 @@ HOME_VARIABLE = "DLG_ML_HOME"
 
 def names(nodes: int) -> tuple[ServiceName, ...]:
     """The services of a stack with so many node managers, in the order in which they start; they stop in the opposite one."""
-    return ("ngas", "mlflow", *(node_name(number) for number in range(1, nodes + 1)), "island", "translator")
+    return ("ngas", "mlflow", *(node_name(number) for number in range(1, nodes + 1)), "island", "translator", "web")
 
 
 def node_name(number: int) -> ServiceName:

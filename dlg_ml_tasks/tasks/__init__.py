@@ -5,8 +5,11 @@ from dlg_ml_tasks.tasks.errors import (
     BadInput,
     BatchesFailed,
     DiskFull,
+    ExecutorFailed,
     ServiceDown,
+    TaskAbandoned,
     TaskCancelled,
+    TaskCutShort,
     TaskError,
     TrainingDiverged,
 )
@@ -20,6 +23,7 @@ from dlg_ml_tasks.tasks.recipe import (
     load_recipe,
     load_recipe_class,
 )
+from dlg_ml_tasks.tasks.showing import Curves, Extent, Picture, Quantity, Table, Waterfalls, write_waterfall
 from dlg_ml_tasks.tasks.task import Outcome, Port, Task
 
 __all__ = [
@@ -27,19 +31,28 @@ __all__ = [
     "BadInput",
     "BatchesFailed",
     "Counts",
+    "Curves",
     "DiskFull",
+    "ExecutorFailed",
+    "Extent",
     "Item",
     "Outcome",
+    "Picture",
     "Plan",
     "Port",
     "Predict",
+    "Quantity",
     "Recipe",
     "RecipeSettings",
     "ServiceDown",
+    "Table",
     "Task",
+    "TaskAbandoned",
     "TaskCancelled",
+    "TaskCutShort",
     "TaskError",
     "TrainingDiverged",
+    "Waterfalls",
     "infer",
     "load_raw",
     "load_recipe",
@@ -48,4 +61,5 @@ __all__ = [
     "promote",
     "retrain",
     "train",
+    "write_waterfall",
 ]

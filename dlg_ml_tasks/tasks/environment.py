@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import functools
+import hashlib
+import json
 import platform
 import subprocess
 from importlib.metadata import distributions, version
@@ -24,6 +26,13 @@ def describe_environment() -> dict[str, Any]:
         "processor": platform.machine(),
         "packages": {d.metadata["Name"]: d.version for d in distributions()},
     }
+
+
+@functools.cache
+def environment_file() -> tuple[str, str]:
+    """`describe_environment` as a text, and a file name for it that no other environment has."""
+    text = json.dumps(describe_environment(), indent=2, sort_keys=True)
+    return f"environment-{hashlib.sha256(text.encode()).hexdigest()[:16]}.json", text
 
 
 @functools.cache

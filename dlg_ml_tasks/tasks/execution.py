@@ -1,4 +1,4 @@
-"""The life around every task's work: fingerprint, reuse, MLflow run, scratch folder, log, errors.
+"""The life around every task's work: fingerprint, reuse, MLflow run, and where the work is done.
 
 A working module (`Task.module`) defines
 ``perform(context, params, **inputs) -> Result``: the work; one Reference (or None) per input port, a tuple where a port takes many;
@@ -10,11 +10,7 @@ alias), found before the run starts; a JSON-able value that enters the fingerpri
 from __future__ import annotations
 
 import importlib
-import json
 import logging
-import os
-import tempfile
-import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -23,20 +19,22 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import requests
-from mlflow.exceptions import MlflowException
+from mlflow.entities import Run
 
-from dlg_ml_tasks.archive import NgasError
+from dlg_ml_tasks.tasks import elsewhere, executors
 from dlg_ml_tasks.tasks.batches import Lost, refuse_if_too_many
-from dlg_ml_tasks.tasks.environment import SCRATCH, describe_environment, git_commit
-from dlg_ml_tasks.tasks.errors import ServiceDown, TaskCancelled, TaskError
-from dlg_ml_tasks.tasks.explaining import explain
+from dlg_ml_tasks.tasks.environment import environment_file, git_commit
+from dlg_ml_tasks.tasks.errors import ServiceDown
 from dlg_ml_tasks.tasks.fingerprint import fingerprint_of
+from dlg_ml_tasks.tasks.order import Order
 from dlg_ml_tasks.tasks.parameters import TaskParams
+from dlg_ml_tasks.tasks.rank import ONLY, Rank
+from dlg_ml_tasks.tasks.surroundings import end_quietly, ended, explained, recorded, scratch
 from dlg_ml_tasks.tasks.task import Outcome, Task
 from dlg_ml_tasks.tracking import Reference
-from dlg_ml_tasks.tracking.runs import TaskRun, find_finished
-from dlg_ml_tasks.tracking.sessions import record_reuse
+from dlg_ml_tasks.tracking.runs import TaskRun
+from dlg_ml_tasks.tracking.sessions import record_reuse, store_once
+from dlg_ml_tasks.tracking.tags import CLUSTER, ENVIRONMENT
 
 log = logging.getLogger(__name__)
 
@@ -44,7 +42,8 @@ log = logging.getLogger(__name__)
 @dataclass(frozen=True)
 class Context:
     """What a task works with: its MLflow run, an empty scratch folder, a folder whose files become artifacts at the end, its
-    fingerprint, what was resolved beforehand, the session it belongs to (if any), and which inputs of it were lost.
+    fingerprint, what was resolved beforehand, the session it belongs to (if any), which inputs of it were lost, which of several
+    processes this one is, and whether another process began the run, which then may have checkpoints already.
     """
 
     run: TaskRun
@@ -54,6 +53,8 @@ class Context:
     resolved: Any
     session: str | None = None
     lost: tuple[Lost, ...] = ()
+    rank: Rank = ONLY
+    taken_up: bool = False
 
     def folder(self, name: str) -> Path:
         """A new empty folder in the scratch folder."""
@@ -85,7 +86,7 @@ def execute(
     node = node or task.name
     work_module = importlib.import_module(task.module)
     checked = task.validate(params)
-    with _refused(task, checked, inputs, session, node), _explained():
+    with _refused(task, checked, inputs, session, node), explained():
         if lost:
             arrived = sum(len(inputs.get(port, ())) for port in {each.port for each in lost})
             refuse_if_too_many(lost, arrived, getattr(checked, "max_failed_batches", 0), session)
@@ -93,51 +94,50 @@ def execute(
         resolved = work_module.resolve(checked, connected)
         code = [work_module.perform, *work_module.uses(checked)]
         fingerprint = fingerprint_of(task.name, checked, resolved, inputs, code)
-        if not force and (found := _reuse(fingerprint, session, node)):
-            return found
         started = time.monotonic()
-        tags = {"mlflow.source.git.commit": git_commit()}
-        run = TaskRun.start(task.name, node, fingerprint, checked.model_dump(mode="json"), inputs, tags, session)
-    with _explained(), _ended(run), _scratch() as work, _recorded(run, work / "records") as records:
+        worked_on = None if force else elsewhere.find_worked_on(fingerprint, checked, session, node)
+        executor = executors.SLURM if worked_on else executors.named_by(checked)
+        tags = {
+            "mlflow.source.git.commit": git_commit(),
+            **({CLUSTER: executor} if executor == executors.SLURM else {}),
+        }
+        if session and task.light:
+            tags[ENVIRONMENT] = store_once(session, *environment_file())
+        logged = checked.model_dump(mode="json")
+        begin = TaskRun.start if force else TaskRun.find_or_start
+        run = worked_on or begin(task.name, node, fingerprint, logged, inputs, tags, session)
+        if not isinstance(run, TaskRun):
+            return _reuse(*run, session, node)
+    if executor:
+        given = {port: list(references) for port, references in inputs.items()}
+        order = Order(
+            task=task.name, node=node, session=session, params=logged, inputs=given, resolved=resolved, lost=list(lost)
+        )
+        done = elsewhere.have_done(executor, run, order, checked, on_start, is_new=not worked_on)
+        return Outcome(done.reference, run.run_id, bool(worked_on), time.monotonic() - started, done.metrics)
+    with (
+        explained(),
+        ended(run),
+        scratch() as work,
+        recorded(run, work / "records", inputs, environment=ENVIRONMENT not in tags) as records,
+    ):
         if on_start:
             on_start(run.run_id)
-        _write_json(records / "environment.json", describe_environment())
-        _write_json(
-            records / "inputs.json", {port: [ref.model_dump() for ref in refs] for port, refs in inputs.items()}
-        )
         log.info("%s started, run %s", node, run.run_id)
         context = Context(run, work, records, fingerprint, resolved, session, tuple(lost))
         result = work_module.perform(context, checked, **connected)
         log.info("%s finished: %s", node, result.reference.uri)
-    with _explained():
+    with explained():
         run.finish(result.reference, result.metrics)
     return Outcome(result.reference, run.run_id, False, time.monotonic() - started, dict(result.metrics))
 
 
-def _reuse(fingerprint: str, session: str | None, node: str) -> Outcome | None:
-    found = find_finished(fingerprint)
-    if found is None:
-        return None
-    run, reference = found
+def _reuse(run: Run, reference: Reference, session: str | None, node: str) -> Outcome:
     if session:
         record_reuse(session, node, run.info.run_id)
     log.info("%s reused run %s", node, run.info.run_id)
     seconds = (run.info.end_time - run.info.start_time) / 1000
     return Outcome(reference, run.info.run_id, True, seconds, dict(run.data.metrics))
-
-
-@contextmanager
-def _explained() -> Iterator[None]:
-    """Turn what a person can mend into a TaskError of one line; let bugs through as they are."""
-    try:
-        yield
-    except TaskError:
-        raise
-    except Exception as error:
-        explained = explain(error)
-        if explained is None:
-            raise
-        raise explained from error
 
 
 @contextmanager
@@ -153,67 +153,5 @@ def _refused(
         if session:
             reason = traceback.format_exc()
             started = params.model_dump(mode="json")
-            _end_quietly(lambda: TaskRun.start(task.name, node, "", started, inputs, {}, session).fail(reason))
+            end_quietly(lambda: TaskRun.start(task.name, node, "", started, inputs, {}, session).fail(reason))
         raise
-
-
-@contextmanager
-def _ended(run: TaskRun) -> Iterator[None]:
-    """Whatever ends the work early ends the run too, with the reason."""
-    try:
-        yield
-    except (TaskCancelled, KeyboardInterrupt):
-        _end_quietly(run.kill)
-        raise
-    except BaseException:
-        reason = traceback.format_exc()
-        _end_quietly(lambda: run.fail(reason))
-        raise
-
-
-def _end_quietly(end: Callable[[], None]) -> None:
-    """Ending a run must not hide the error that ended the work, which often is that the same server went away."""
-    try:
-        end()
-    except (MlflowException, requests.RequestException, ConnectionError) as error:
-        log.error("the run could not be ended in MLflow: %s", error)
-
-
-@contextmanager
-def _scratch() -> Iterator[Path]:
-    with tempfile.TemporaryDirectory(prefix="dlg-ml-", dir=os.environ.get(SCRATCH)) as folder:
-        yield Path(folder)
-
-
-@contextmanager
-def _recorded(run: TaskRun, folder: Path) -> Iterator[Path]:
-    """A folder that becomes artifacts of the run, also when the task fails, with this thread's log in it.
-
-    Sent together at the end: small files cost by the piece.
-    """
-    folder.mkdir()
-    handler = logging.FileHandler(folder / "task.log", encoding="utf-8")
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
-    thread = threading.get_ident()
-    handler.addFilter(lambda record: record.thread == thread)
-    package = logging.getLogger("dlg_ml_tasks")
-    level = package.level
-    package.addHandler(handler)
-    package.setLevel(min(package.getEffectiveLevel(), logging.INFO))
-    try:
-        yield folder
-    except BaseException:
-        log.exception("the task did not finish")
-        raise
-    finally:
-        package.removeHandler(handler)
-        package.setLevel(level)
-        handler.close()
-        try:
-            run.log_folder(folder)
-        except (MlflowException, NgasError, requests.RequestException) as error:
-            log.error("the task's log could not be stored: %s", error)
-
-
-def _write_json(file: Path, value: Any) -> None:
-    file.write_text(json.dumps(value, indent=2, sort_keys=True))

@@ -9,18 +9,17 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel
-
+from dlg_ml_tasks.tasks.parameters import TaskParams
 from dlg_ml_tasks.tracking import Reference
 
 
 def fingerprint_of(
-    task: str, params: BaseModel, resolved: Any, inputs: Mapping[str, Sequence[Reference]], code: Sequence[object]
+    task: str, params: TaskParams, resolved: Any, inputs: Mapping[str, Sequence[Reference]], code: Sequence[object]
 ) -> str:
-    """sha256 in hex over the task, its parameters, what was resolved before it, its inputs' digests and the code it uses."""
+    """sha256 in hex over the task, its parameters save where it runs, what was resolved, its inputs' digests and its code."""
     subject = {
         "task": task,
-        "params": params.model_dump(mode="json"),
+        "params": params.model_dump(mode="json", exclude=set(params.where)),
         "resolved": resolved,
         "inputs": {port: [ref.digest for ref in refs] for port, refs in sorted(inputs.items()) if refs},
         "code": [code_digest(item) for item in code],

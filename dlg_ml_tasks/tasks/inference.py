@@ -17,6 +17,7 @@ from dlg_ml_tasks.tasks.execution import Context, Result
 from dlg_ml_tasks.tasks.loading import RAW
 from dlg_ml_tasks.tasks.parameters import InferParams
 from dlg_ml_tasks.tasks.recipe import Counts, Item, Recipe, add_counts, load_recipe, load_recipe_class
+from dlg_ml_tasks.tasks.showing import SHOWS_FILE, Shows
 from dlg_ml_tasks.tracking import Reference, registry
 from dlg_ml_tasks.tracking.files import download_artifact, hash_file
 
@@ -37,7 +38,7 @@ def uses(params: InferParams) -> Sequence[object]:
 
 
 def perform(context: Context, params: InferParams, data: Sequence[Reference]) -> Result:
-    """Infer item by item; results lie in the artifact `results`, one folder per raw file, with `metrics.json` for all."""
+    """Infer item by item; in the artifact `results` lie a folder for each raw file, `metrics.json` and `shows.json`."""
     torch.set_num_threads(params.threads)
     recipe = load_recipe(params.recipe, params.settings)
     reference = Reference.model_validate(context.resolved)
@@ -70,6 +71,7 @@ def perform(context: Context, params: InferParams, data: Sequence[Reference]) ->
         "items": {name: _finite(recipe.metrics(each)) for name, each in counts.items()},
     }
     (results / "metrics.json").write_text(json.dumps(report, indent=2, sort_keys=True))
+    (results / SHOWS_FILE).write_text(Shows(shows=recipe.shows).model_dump_json(indent=2))
     pictures = len(list(results.rglob("*.png")))
     stored = context.run.log_files(results, RESULTS, context.fingerprint)
     log.info("applied %s to %d items, %d pictures", reference.uri, len(items), pictures)

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import shutil
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import urlsplit
 
 import fsspec
+from fsspec.implementations.local import LocalFileSystem
 from pydantic import BaseModel
 
 from dlg_ml_tasks.tasks.batches import BATCH_FILE, Batch, write_batch
@@ -144,7 +146,7 @@ def _list(source: str) -> list[_Listed]:
             paths = sorted(each for each, info in fs.glob(path, detail=True).items() if info["type"] != "directory")
             root = str(PurePosixPath(path[: min(path.index(c) for c in "*?[" if c in path)] + "x").parent)
         elif fs.isdir(path):
-            paths, root = sorted(fs.find(path)), path
+            paths, root = sorted(_files_below(fs, path)), path
         else:
             paths, root = ([path] if fs.exists(path) else []), str(PurePosixPath(path).parent)
     except OSError as error:
@@ -156,13 +158,19 @@ def _list(source: str) -> list[_Listed]:
     return [_Listed(fs, each, _name_below(root, each)) for each in paths]
 
 
+def _files_below(fs: fsspec.AbstractFileSystem, folder: str) -> Iterator[str]:
+    """Every file below a folder. On a local disk by names alone: each batch of a survey lists all of its files."""
+    if not isinstance(fs, LocalFileSystem):
+        yield from fs.find(folder)
+        return
+    for each, _, names in os.walk(folder, followlinks=True):
+        yield from (f"{each.rstrip('/')}/{name}" for name in names)
+
+
 def _name_below(root: str, path: str) -> str:
-    name = (
-        str(PurePosixPath(path).relative_to(root))
-        if path.startswith(root.rstrip("/") + "/")
-        else PurePosixPath(path).name
-    )
-    if ".." in PurePosixPath(name).parts or PurePosixPath(name).is_absolute():
+    above = root.rstrip("/") + "/"
+    name = path.removeprefix(above) if path.startswith(above) else PurePosixPath(path).name
+    if ".." in name.split("/") or name.startswith("/"):
         raise BadInput(f"source {path!r} has an unsafe name {name!r}")
     return name
 

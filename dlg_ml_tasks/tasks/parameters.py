@@ -3,9 +3,23 @@
 from __future__ import annotations
 
 import json
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, field_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
+from typing_extensions import Self
+
+from dlg_ml_tasks.slurm import SlurmOptions
+from dlg_ml_tasks.tasks.errors import describe_validation
 
 
 def _from_json(value: object) -> object:
@@ -28,9 +42,21 @@ def _none_from_empty(value: object) -> object:
     return None if value == "" else value
 
 
+def _slurm_options(value: dict[str, Any]) -> dict[str, Any]:
+    """Checked, and kept as given: what is not given is the site's to say where the job is submitted."""
+    try:
+        SlurmOptions.model_validate(value)
+    except ValidationError as error:
+        raise ValueError(describe_validation(error)) from error
+    return value
+
+
 OptionalInt = Annotated[int | None, BeforeValidator(_none_from_empty)]
 OptionalFloat = Annotated[float | None, BeforeValidator(_none_from_empty)]
 JsonObject = Annotated[dict[str, Any], BeforeValidator(lambda v: {} if v in ("", None) else _from_json(v))]
+SlurmJson = Annotated[
+    dict[str, Any], BeforeValidator(lambda v: {} if v in ("", None) else _from_json(v)), AfterValidator(_slurm_options)
+]
 TextList = Annotated[list[str], BeforeValidator(_list_from_text)]
 OnError = Literal["stop", "skip"]
 
@@ -39,6 +65,9 @@ class TaskParams(BaseModel):
     """Base of all task parameters: unknown names, wrong types and values out of range are refused."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+
+    where: ClassVar[frozenset[str]] = frozenset()
+    """Names of the parameters that say where the work is done, not what comes out of it: they are no part of the fingerprint."""
 
 
 class LoadRawParams(TaskParams):
@@ -120,6 +149,8 @@ class GatherParams(RecipeParams):
 class TrainParams(GatherParams):
     """Parameters of train."""
 
+    where: ClassVar[frozenset[str]] = frozenset({"executor", "slurm"})
+
     model_name: str = Field(
         min_length=1,
         pattern=r"^[^/:]+$",
@@ -133,6 +164,25 @@ class TrainParams(GatherParams):
         0, ge=0, description="Seed of weights and data order. Same seed and one thread: bit-identical weights."
     )
     threads: int = Field(1, ge=1, description="CPU threads. More than one gives up bit-identical weights.")
+    devices: int = Field(
+        1,
+        ge=1,
+        description="Devices that train together, each on its share of every batch: GPUs where there are any, else processes. "
+        "batch_size must be a multiple. Other weights than on one device.",
+    )
+    executor: Literal["local", "slurm"] = Field(
+        "local", description="Where to train: on the machine that runs the task, or as a job of its Slurm cluster."
+    )
+    slurm: SlurmJson = Field(
+        default_factory=dict,
+        description="What the Slurm job asks for, as a JSON object; it goes before the site's defaults in DLG_ML_SLURM. "
+        f"{SlurmOptions.describe()}.",
+    )
+
+    @model_validator(mode="after")
+    def _devices_can_be_had(self) -> Self:
+        SlurmOptions.model_validate(self.slurm).refuse_if_impossible(self.devices)
+        return self
 
 
 class RetrainParams(TrainParams):

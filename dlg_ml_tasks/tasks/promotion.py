@@ -89,7 +89,8 @@ def perform(
         )
     )
     context.run.log_file(report)
-    context.run.set_tags({"dlg_ml.decision": decision.reason})
+    compared = {"dlg_ml.champion": champion.uri} if scores and champion else {}
+    context.run.set_tags({"dlg_ml.decision": decision.reason, **compared})
     metrics = {f"{role}_{part}": value for role, by_part in scores.items() for part, value in by_part.items()}
     after = model if decision.promoted or champion is None else champion
     return Result(after, {"promoted": float(decision.promoted), **metrics})

@@ -14,13 +14,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 
-import numpy as np
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from dlg_ml_tasks.tasks.errors import BadInput, describe_validation
+from dlg_ml_tasks.tasks.showing import Show
 
 if TYPE_CHECKING:
     import lightning as L
+    import numpy as np
     import torch
 
 Predict: TypeAlias = "Callable[[torch.Tensor], torch.Tensor]"
@@ -74,6 +75,8 @@ class Recipe(ABC):
     """Which names among the loaded files are raw files; others (such as truth files) are their companions."""
     needs_raw: ClassVar[bool] = False
     """Whether `infer` reads the raw file again (for instance to write a copy of it with flags)."""
+    shows: ClassVar[tuple[Show, ...]] = ()
+    """What the results site shows of each item's results, in this order; empty: every picture and table that is there."""
     metric: ClassVar[str]
     """The metric, higher is better, by which the gate compares model versions."""
     training: ClassVar[Plan]

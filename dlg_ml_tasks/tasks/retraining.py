@@ -8,6 +8,7 @@ from typing import Any
 import lightning as L
 
 from dlg_ml_tasks.tasks.dataset import gather, items_of, labelled, score
+from dlg_ml_tasks.tasks.devices import divide
 from dlg_ml_tasks.tasks.errors import BadInput
 from dlg_ml_tasks.tasks.execution import Context, Result
 from dlg_ml_tasks.tasks.fitting import fit, plan_from
@@ -22,7 +23,7 @@ from dlg_ml_tasks.tracking.tags import TASK
 
 def resolve(params: RetrainParams, inputs: Mapping[str, Any]) -> Any:
     """The version to start from: the connected model, else the parameter `base`, else the champion."""
-    load_recipe(params.recipe, params.settings)
+    plan_from(load_recipe(params.recipe, params.settings).retraining, params)
     if inputs["model"] is not None:
         # Its digest is among the inputs' already.
         return None
@@ -31,7 +32,7 @@ def resolve(params: RetrainParams, inputs: Mapping[str, Any]) -> Any:
 
 def uses(params: RetrainParams) -> Sequence[object]:
     """The recipe's code and the loop's."""
-    return [load_recipe_class(params.recipe), fit]
+    return [load_recipe_class(params.recipe), fit, divide]
 
 
 def perform(
@@ -40,8 +41,11 @@ def perform(
     data: Sequence[Reference],
     replay: Sequence[Reference],
     model: Reference | None,
-) -> Result:
-    """Fit on new and replayed labelled items from the base version's weights; score on both parts' held-back items."""
+) -> Result | None:
+    """Fit on new and replayed labelled items from the base version's weights; score on both parts' held-back items.
+
+    None in a process of several that is not the first.
+    """
     recipe = load_recipe(params.recipe, params.settings)
     base_reference = model or Reference.model_validate(context.resolved)
     base = load(base_reference, context.folder("base"))
@@ -65,6 +69,8 @@ def perform(
         return module
 
     module = fit(context, params, plan, start, recipe.data(training, labelled(recipe, old, held_back=False), plan))
+    if module is None:
+        return None
     metrics = score(recipe, module.network, labelled(recipe, new, held_back=True), context.run.progress)
     earlier = score(recipe, module.network, labelled(recipe, old, held_back=True), context.run.progress)
     metrics |= {f"earlier_{key}": value for key, value in earlier.items()}

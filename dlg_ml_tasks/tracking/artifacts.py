@@ -66,12 +66,19 @@ class NgasArtifactRepository(ArtifactRepository, StreamUploadMixin):
 
         Directories without files are kept too. Raises OSError for what cannot be read, before anything is sent.
         """
-        top = Path(local_dir)
+        self._upload(Path(local_dir), artifact_path, new=None)
+
+    def log_new_artifacts(self, local_dir: str | os.PathLike[str], artifact_path: str | None, run_id: str) -> None:
+        """Like `log_artifacts`, for a run that this process has just made: whether the names are taken is not asked."""
+        ahead, found, _ = self._root.partition(f"/{run_id}/")
+        self._upload(Path(local_dir), artifact_path, new=f"{ahead}/{run_id}" if found else None)
+
+    def _upload(self, top: Path, artifact_path: str | None, new: str | None) -> None:
         sources = list(below(top))
         targets = [self._target(artifact_path, path.relative_to(top).as_posix()) for path in sources]
         if sources:
             with self._told("upload", self._target(artifact_path)):
-                self._fs.put([os.fspath(path) for path in sources], targets)
+                self._fs.put([os.fspath(path) for path in sources], targets, new=new)
 
     def log_artifact_from_stream(
         self, stream: BinaryIO, artifact_file_name: str, artifact_path: str | None = None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from mlflow.entities import Run
+
 from dlg_ml_tasks.tracking.store import experiment_id, reachable_client
 from dlg_ml_tasks.tracking.tags import ERROR, NODE, SESSION, TASK
 
@@ -14,12 +16,13 @@ def failures(session: str) -> dict[str, str]:
     runs = client.search_runs(
         [experiment_id(client)], f"{of_session} and {ended_badly}", order_by=["attributes.start_time ASC"]
     )
-    return {run.data.tags.get(NODE, ""): _reason(run.info.status, run.data.tags.get(ERROR, "")) for run in runs}
+    return {run.data.tags.get(NODE, ""): reason_of(run) for run in runs}
 
 
-def _reason(status: str, error: str) -> str:
-    lines = error.strip().splitlines()
+def reason_of(run: Run) -> str:
+    """Why a run that ended badly did so, in one line."""
+    lines = run.data.tags.get(ERROR, "").strip().splitlines()
     if not lines:
-        return "its process was killed" if status == "KILLED" else "no reason was kept"
+        return "its process was killed" if run.info.status == "KILLED" else "no reason was kept"
     kind, _, message = lines[-1].partition(": ")
     return message if message and "." in kind else lines[-1]

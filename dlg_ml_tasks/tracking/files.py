@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
+from mlflow.exceptions import MlflowException
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
 from dlg_ml_tasks.tracking.errors import ContentChanged
 from dlg_ml_tasks.tracking.reference import Reference, digest_of
-from dlg_ml_tasks.tracking.store import reachable_client
+from dlg_ml_tasks.tracking.store import reachable_client, usual_artifact_uri
 
 
 def download(reference: Reference, destination: Path) -> Path:
@@ -29,14 +31,28 @@ def download(reference: Reference, destination: Path) -> Path:
 
 def download_artifact(run_id: str, path: str, destination: Path) -> Path | None:
     """Fetch a run's artifact (file or folder) below `destination`; None if there is no such artifact."""
-    # MLflow's client would ask for the run twice, and for logged models.
-    repository = get_artifact_repository(reachable_client().get_run(run_id).info.artifact_uri)
-    parent = str(PurePosixPath(path).parent)
-    siblings = repository.list_artifacts(None if parent == "." else parent)
-    if path not in {info.path for info in siblings}:
-        return None
     destination.mkdir(parents=True, exist_ok=True)
-    return Path(repository.download_artifacts(path, str(destination)))
+    for uri in _locations(run_id):
+        # MLflow's client would ask for the run twice, and for logged models.
+        repository = get_artifact_repository(uri)
+        try:
+            return Path(repository.download_artifacts(path, str(destination)))
+        except (MlflowException, OSError):
+            # Each kind of repository says in its own way that there is nothing.
+            parent = str(PurePosixPath(path).parent)
+            if path in {info.path for info in repository.list_artifacts(None if parent == "." else parent)}:
+                raise
+    return None
+
+
+def _locations(run_id: str) -> Iterator[str]:
+    """Where a run's artifacts may be: first where MLflow keeps those of its experiment's other runs, which saves asking it."""
+    likely = usual_artifact_uri(run_id)
+    if likely:
+        yield likely
+    actual = str(reachable_client().get_run(run_id).info.artifact_uri)
+    if actual != likely:
+        yield actual
 
 
 def hash_files(folder: Path) -> dict[str, str]:

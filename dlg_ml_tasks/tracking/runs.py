@@ -12,15 +12,18 @@ from pathlib import Path
 from typing import Any
 
 from mlflow import MlflowClient
-from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, Run, RunStatus, RunTag
+from mlflow.entities import Metric, Param, Run, RunStatus, RunTag
 from mlflow.exceptions import MlflowException
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
+from dlg_ml_tasks.tracking.artifacts import NgasArtifactRepository
 from dlg_ml_tasks.tracking.files import artifact_path, hash_files
+from dlg_ml_tasks.tracking.recording import Beginning, Begun, Input, Recorder
 from dlg_ml_tasks.tracking.reference import Reference, digest_of
 from dlg_ml_tasks.tracking.sessions import session_run
-from dlg_ml_tasks.tracking.store import experiment_id, reachable_client
+from dlg_ml_tasks.tracking.store import experiment_id, reachable_client, recorder_for, remember_artifact_uri
 from dlg_ml_tasks.tracking.tags import (
+    CLUSTER,
     ERROR,
     FINGERPRINT,
     INPUTS,
@@ -44,14 +47,23 @@ class TaskRun:
     """A task's MLflow run while the task works. Thread safe as far as MlflowClient is."""
 
     def __init__(
-        self, client: MlflowClient, run_id: str, artifact_uri: str, params: Mapping[str, Any] | None = None
+        self,
+        client: MlflowClient,
+        recorder: Recorder,
+        begun: Begun,
+        params: Mapping[str, Any],
+        *,
+        is_new: bool = True,
     ) -> None:
         self.client = client
-        self.run_id = run_id
+        self.run_id = begun.run_id
+        self._recorder = recorder
+        self._is_new = is_new
         # Sent with whatever is sent next: every call costs the server as much as a small task's work.
-        self._unsent = dict(params or {})
+        self._unsent = {name: _short(_text(value), _MAX_PARAM) for name, value in params.items()}
         # Made here once: MLflow's client would ask the server for the run first.
-        self._repository = get_artifact_repository(artifact_uri)
+        self._repository = get_artifact_repository(begun.artifact_uri)
+        remember_artifact_uri(begun.run_id, begun.artifact_uri)
         # A task that is done within the interval needs no progress.
         self._last_progress = time.monotonic()
 
@@ -68,30 +80,44 @@ class TaskRun:
     ) -> TaskRun:
         """Create the run with its tags and input references; the parameters follow with the first progress or at the end."""
         client = reachable_client()
-        experiment = experiment_id(client)
-        all_tags = {
-            TASK: task,
-            NODE: node,
-            FINGERPRINT: fingerprint,
-            INPUTS: _short(json.dumps({port: [ref.uri for ref in refs] for port, refs in inputs.items()}), _MAX_TAG),
-            **tags,
-        }
-        if session:
-            all_tags |= {SESSION: session, PARENT: session_run(client, session)}
-        run = client.create_run(experiment, run_name=node, tags=all_tags)
-        this = cls(client, run.info.run_id, run.info.artifact_uri, params)
-        datasets = [
-            DatasetInput(
-                # MLflow keeps 36 characters of a dataset's digest.
-                Dataset(f"{port}-{index}", ref.digest[:32], ref.kind, json.dumps({"uri": ref.uri})),
-                [InputTag("mlflow.data.context", port)],
-            )
-            for port, refs in inputs.items()
-            for index, ref in enumerate(refs)
-        ]
-        if datasets:
-            client.log_inputs(this.run_id, datasets)
-        return this
+        recorder = recorder_for(client)
+        begun = recorder.begin(_beginning(client, task, node, fingerprint, inputs, tags, session))
+        return cls(client, recorder, begun, params)
+
+    @classmethod
+    def find_or_start(
+        cls,
+        task: str,
+        node: str,
+        fingerprint: str,
+        params: Mapping[str, Any],
+        inputs: Mapping[str, Sequence[Reference]],
+        tags: Mapping[str, str],
+        session: str | None,
+    ) -> TaskRun | tuple[Run, Reference]:
+        """The finished run with this fingerprint and its output, see `find_finished`; where there is none, `start` one."""
+        client = reachable_client()
+        recorder = recorder_for(client)
+        beginning = _beginning(client, task, node, fingerprint, inputs, tags, session)
+        begun = recorder.begin_if_unknown(beginning, fingerprint)
+        if begun is None and (found := find_finished(fingerprint)):
+            return found
+        return cls(client, recorder, begun or recorder.begin(beginning), params)
+
+    @classmethod
+    def take_up(cls, run_id: str) -> TaskRun:
+        """A run that another process began, to do its work here."""
+        client = reachable_client()
+        begun = Begun(run_id, client.get_run(run_id).info.artifact_uri)
+        return cls(client, recorder_for(client), begun, {}, is_new=False)
+
+    def go_on(self) -> None:
+        """Set the run to RUNNING again: its work goes on after it was stopped."""
+        self.client.update_run(self.run_id, status="RUNNING")
+
+    def has_ended(self) -> bool:
+        """Whether the run has its final status, given by any process."""
+        return RunStatus.is_terminated(RunStatus.from_string(self.client.get_run(self.run_id).info.status))
 
     def progress(self, text: str) -> None:
         """Say how far the task is; kept as a tag that followers of the session read. Rate limited."""
@@ -113,17 +139,17 @@ class TaskRun:
         self._repository.log_artifact(str(local), directory)
 
     def log_folder(self, local: Path) -> None:
-        """Store everything in a folder at the top of the run's artifacts, in one go."""
-        self._repository.log_artifacts(str(local))
+        """Store everything in a folder at the top of the run's artifacts, in one go; of a new run the names must be new."""
+        self._store_new(local, None)
 
     def log_files(self, local: Path, path: str, fingerprint: str) -> Reference:
-        """Store a folder as the run's artifact `path` and return the reference to it.
+        """Store a folder as the run's artifact `path`, which must be new, and return the reference to it.
 
         If the upload fails, what arrived is deleted again before the error leaves.
         """
         digest = digest_of(hash_files(local))
         try:
-            self._repository.log_artifacts(str(local), path)
+            self._store_new(local, path)
         except BaseException:
             self._repository.delete_artifacts(path)
             raise
@@ -131,30 +157,37 @@ class TaskRun:
             kind="files", uri=f"runs:/{self.run_id}/{path}", run_id=self.run_id, digest=digest, fingerprint=fingerprint
         )
 
+    def _store_new(self, local: Path, path: str | None) -> None:
+        if self._is_new and isinstance(self._repository, NgasArtifactRepository):
+            self._repository.log_new_artifacts(local, path, self.run_id)
+        else:
+            self._repository.log_artifacts(str(local), path)
+
     def finish(self, output: Reference, metrics: Mapping[str, float] | None = None) -> None:
         """Record the output and the last metrics, and end the run as FINISHED: from here on the run can be reused."""
-        self._log(metrics or {}, {OUTPUT: output.model_dump_json()})
-        self.client.set_terminated(self.run_id, "FINISHED")
+        self._end("FINISHED", metrics or {}, {OUTPUT: output.model_dump_json()})
 
     def fail(self, error: str) -> None:
         """End the run as FAILED; `error` (the traceback) is kept as tag and note."""
-        self.set_tags({ERROR: error[-_MAX_TAG:], NOTE: f"```\n{error[-_MAX_TAG:]}\n```"})
-        self.client.set_terminated(self.run_id, "FAILED")
+        self._end("FAILED", {}, {ERROR: error[-_MAX_TAG:], NOTE: f"```\n{error[-_MAX_TAG:]}\n```"})
 
     def kill(self) -> None:
         """End the run as KILLED."""
-        self.set_tags({})
-        self.client.set_terminated(self.run_id, "KILLED")
+        self._end("KILLED", {}, {})
 
     def _log(self, metrics: Mapping[str, float], tags: Mapping[str, str], step: int = 0) -> None:
-        stamp = int(time.time() * 1000)
         params, self._unsent = self._unsent, {}
         self.client.log_batch(
             self.run_id,
-            params=[Param(name, _short(_text(value), _MAX_PARAM)) for name, value in params.items()],
-            metrics=[Metric(key, float(value), stamp, step) for key, value in metrics.items()],
+            params=[Param(name, value) for name, value in params.items()],
+            metrics=_metrics(metrics, step),
             tags=[RunTag(key, _short(value, _MAX_TAG)) for key, value in tags.items()],
         )
+
+    def _end(self, status: str, metrics: Mapping[str, float], tags: Mapping[str, str]) -> None:
+        params, self._unsent = self._unsent, {}
+        short = {key: _short(value, _MAX_TAG) for key, value in tags.items()}
+        self._recorder.end(self.run_id, status, params, _metrics(metrics), short)
 
 
 def end_run(run_id: str, status: str) -> None:
@@ -162,6 +195,16 @@ def end_run(run_id: str, status: str) -> None:
     client = reachable_client()
     if not RunStatus.is_terminated(RunStatus.from_string(client.get_run(run_id).info.status)):
         client.set_terminated(run_id, status)
+
+
+def get_run(run_id: str) -> Run:
+    """A run by its id. Raises LookupError if there is none."""
+    try:
+        return reachable_client().get_run(run_id)
+    except MlflowException as error:
+        if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+            raise LookupError(f"there is no run {run_id!r} at this tracking server") from error
+        raise
 
 
 def find_finished(fingerprint: str) -> tuple[Run, Reference] | None:
@@ -189,6 +232,42 @@ def find_unfinished(fingerprint: str) -> Iterable[str]:
     return [run.info.run_id for run in _with_fingerprint(client, fingerprint, "attributes.status != 'FINISHED'")]
 
 
+def find_on_cluster(fingerprint: str) -> Sequence[Run]:
+    """Runs with this fingerprint, newest first, begun for a cluster to work on, that have neither finished nor failed.
+
+    Also of status KILLED: who waited for such a run may have been gone, and its work not.
+    """
+    client = reachable_client()
+    condition = f"tags.`{CLUSTER}` != '' and attributes.status != 'FINISHED' and attributes.status != 'FAILED'"
+    return _with_fingerprint(client, fingerprint, condition)
+
+
+class FollowerRun(TaskRun):
+    """A run that several processes work on, as all of them but the first see it: the first one speaks for all."""
+
+    def log_file(self, local: Path, directory: str | None = None) -> None:
+        """Nothing: the first process has it, too."""
+
+    def log_folder(self, local: Path) -> None:
+        """Nothing: the first process has it, too."""
+
+    def finish(self, output: Reference, metrics: Mapping[str, float] | None = None) -> None:
+        """Nothing: the first process ends the run."""
+
+    def kill(self) -> None:
+        """Nothing: the first process ends the run."""
+
+    def fail(self, error: str) -> None:
+        """End the run as FAILED all the same: the first process learns only that this one is gone."""
+        if not self.has_ended():
+            tags = {ERROR: error[-_MAX_TAG:], NOTE: f"```\n{error[-_MAX_TAG:]}\n```"}
+            self.client.log_batch(self.run_id, tags=[RunTag(key, value) for key, value in tags.items()])
+            self.client.set_terminated(self.run_id, "FAILED")
+
+    def _log(self, metrics: Mapping[str, float], tags: Mapping[str, str], step: int = 0) -> None:
+        pass
+
+
 def _exists(client: MlflowClient, run: Run, reference: Reference) -> bool:
     if reference.kind == "files":
         # A task may hand on what another one made, as the gate does.
@@ -211,6 +290,38 @@ def _with_fingerprint(client: MlflowClient, fingerprint: str, condition: str) ->
             order_by=["attributes.start_time DESC"],
         )
     )
+
+
+def _beginning(
+    client: MlflowClient,
+    task: str,
+    node: str,
+    fingerprint: str,
+    inputs: Mapping[str, Sequence[Reference]],
+    tags: Mapping[str, str],
+    session: str | None,
+) -> Beginning:
+    all_tags = {
+        TASK: task,
+        NODE: node,
+        FINGERPRINT: fingerprint,
+        INPUTS: _short(json.dumps({port: [ref.uri for ref in refs] for port, refs in inputs.items()}), _MAX_TAG),
+        **tags,
+    }
+    if session:
+        all_tags |= {SESSION: session, PARENT: session_run(client, session)}
+    datasets = [
+        # MLflow keeps 36 characters of a dataset's digest.
+        Input(f"{port}-{index}", ref.digest[:32], ref.kind, json.dumps({"uri": ref.uri}), port)
+        for port, refs in inputs.items()
+        for index, ref in enumerate(refs)
+    ]
+    return Beginning(experiment_id(client), node, all_tags, datasets)
+
+
+def _metrics(values: Mapping[str, float], step: int = 0) -> list[Metric]:
+    stamp = int(time.time() * 1000)
+    return [Metric(key, float(value), stamp, step) for key, value in values.items()]
 
 
 def _text(value: Any) -> str:

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import tempfile
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from mlflow import MlflowClient
 from mlflow.entities import Run
+from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 from mlflow.tracking import get_tracking_uri
 
-from dlg_ml_tasks.tracking.store import experiment_id, experiment_name, reachable_client
-from dlg_ml_tasks.tracking.tags import KIND, NODE, PROGRESS, REUSED, SESSION, TASK
+from dlg_ml_tasks.tracking.store import experiment_id, experiment_name, reachable_client, run_url
+from dlg_ml_tasks.tracking.tags import CLUSTER, KIND, NODE, PROGRESS, REUSED, SESSION, STOP, TASK
 
 _SEVERITY = {"FINISHED": 0, "KILLED": 1, "FAILED": 2}
 
 _known: dict[tuple[str, str, str], str] = {}
+
+_stored: set[tuple[str, str]] = set()
+"""Parent runs, and the names of what is stored with them."""
 
 _LATECOMERS = 0.5
 """Seconds between a run's start and its being seen by others, at most."""
@@ -26,9 +32,12 @@ _IDS_AT_ONCE = 100
 
 @dataclass(frozen=True)
 class RunInfo:
-    """A task's run as a session sees it; `seconds` is the duration so far, or of the finished run."""
+    """A task's run as a session sees it; `run_url` is its page, empty where MLflow is no server; `seconds` is the duration so far,
+    or of the finished run.
+    """
 
     run_id: str
+    run_url: str
     task: str
     node: str
     status: str
@@ -92,6 +101,31 @@ def remember_session_run(session: str, run_id: str) -> None:
     _known[get_tracking_uri(), experiment_name(), session] = run_id
 
 
+def store_once(session: str, name: str, text: str) -> str:
+    """Keep a text among the artifacts of a session's parent run, where it is the same for all its tasks; returns its URI."""
+    client = reachable_client()
+    run_id = session_run(client, session)
+    if (run_id, name) not in _stored:
+        with tempfile.TemporaryDirectory() as folder:
+            file = Path(folder) / name
+            file.write_text(text)
+            get_artifact_repository(client.get_run(run_id).info.artifact_uri).log_artifact(str(file))
+        _stored.add((run_id, name))
+    return f"runs:/{run_id}/{name}"
+
+
+def stored(session: str) -> list[str]:
+    """What this process knows to be stored (`store_once`) with a session."""
+    return sorted(name for run_id, name in _stored if run_id == known_session_run(session))
+
+
+def remember_stored(session: str, names: Iterable[str]) -> None:
+    """Save this process the storing of what another one has stored with a session."""
+    run_id = known_session_run(session)
+    if run_id:
+        _stored.update((run_id, name) for name in names)
+
+
 def _create(client: MlflowClient, session: str) -> str:
     tags = {SESSION: session, KIND: "session"}
     return str(client.create_run(experiment_id(client), run_name=session, tags=tags).info.run_id)
@@ -100,10 +134,15 @@ def _create(client: MlflowClient, session: str) -> str:
 def end_session(session: str, status: str) -> None:
     """Give the session's parent run its final status: FINISHED, FAILED or KILLED.
 
-    Task runs that are still RUNNING are KILLED: their processes died with a machine, or while nobody could be told.
+    Task runs that are still RUNNING are KILLED: their processes died with a machine, or while nobody could be told. What a cluster
+    works on goes on, and the graph finds it when it is submitted again; if the session was killed, it is asked to stop.
     """
     client = reachable_client()
     for run in _search(client, f"{_of(session)} and tags.`{TASK}` != '' and attributes.status = 'RUNNING'"):
+        if CLUSTER in run.data.tags:
+            if status != "KILLED":
+                continue
+            client.set_tag(run.info.run_id, STOP, "cancelled")
         client.set_terminated(run.info.run_id, "KILLED")
     for run_id in _session_runs(client, session):
         if client.get_run(run_id).info.status != status:  # looking at a session again must not move its end
@@ -227,6 +266,7 @@ def _info(run: Run, node: str | None = None, reused: bool = False) -> RunInfo:
     end = run.info.end_time or int(time.time() * 1000)
     return RunInfo(
         run_id=run.info.run_id,
+        run_url=run_url(run),
         task=tags.get(TASK, ""),
         node=node or tags.get(NODE, ""),
         status=run.info.status,

@@ -7,10 +7,12 @@ import time
 
 import requests
 from mlflow import MlflowClient
+from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import get_tracking_uri
 
 from dlg_ml_tasks.tracking.errors import TrackingUnreachable
+from dlg_ml_tasks.tracking.recording import HEALTH, DirectRecorder, MlflowRecorder, Recorder
 
 EXPERIMENT = "DLG_ML_EXPERIMENT"
 """Environment variable with the experiment's name."""
@@ -18,8 +20,17 @@ EXPERIMENT = "DLG_ML_EXPERIMENT"
 _TRUSTED_FOR = 10.0
 """Seconds after an answer in which the server is not looked for again: a task makes a dozen calls within one."""
 
+_PROTECTED = tuple(
+    f"MLFLOW_TRACKING_{name}"
+    for name in ("USERNAME", "TOKEN", "AUTH", "AWS_SIGV4", "INSECURE_TLS", "SERVER_CERT_PATH", "CLIENT_CERT_PATH")
+)
+"""One is set where a server wants to know who asks, or shows a certificate of its own: MLflow's client's business."""
+
 _answered: dict[str, float] = {}
+_takes_directly: dict[str, bool] = {}
 _experiments: dict[tuple[str, str], str] = {}
+_artifact_uris: dict[tuple[str, str], tuple[str, str]] = {}
+"""By server and experiment, what stands before and after a run's id."""
 
 
 def reachable_client() -> MlflowClient:
@@ -31,14 +42,33 @@ def reachable_client() -> MlflowClient:
     lately = time.monotonic() - _answered.get(uri, -_TRUSTED_FOR) < _TRUSTED_FOR
     if uri.startswith(("http://", "https://")) and not lately:
         try:
-            requests.get(f"{uri.rstrip('/')}/health", timeout=10).raise_for_status()
+            _takes_directly[uri] = _answers(uri, HEALTH)
+            if not _takes_directly[uri]:
+                requests.get(f"{uri.rstrip('/')}/health", timeout=10).raise_for_status()
         except requests.RequestException as error:
             raise TrackingUnreachable(
-                f"the tracking server at {uri} does not answer ({type(error).__name__}); start it with 'dlg-ml up' or set "
-                "MLFLOW_TRACKING_URI to one that runs"
+                f"the tracking server at {_without_login(uri)} does not answer ({type(error).__name__}); start it with 'dlg-ml up' "
+                "or set MLFLOW_TRACKING_URI to one that runs"
             ) from error
         _answered[uri] = time.monotonic()
     return MlflowClient()
+
+
+def recorder_for(client: MlflowClient) -> Recorder:
+    """How runs are told to the server of a `reachable_client`."""
+    uri = str(client.tracking_uri)
+    if _takes_directly.get(uri, False) and not any(map(os.environ.get, _PROTECTED)):
+        return DirectRecorder(uri)
+    return MlflowRecorder(client)
+
+
+def _answers(uri: str, path: str) -> bool:
+    """Whether the server knows a path. Raises requests.RequestException for any other answer than yes and no."""
+    response = requests.get(f"{uri.rstrip('/')}{path}", timeout=10)
+    if response.status_code == requests.codes.not_found:
+        return False
+    response.raise_for_status()
+    return True
 
 
 def experiment_id(client: MlflowClient) -> str:
@@ -58,6 +88,32 @@ def known_experiment() -> str | None:
 def remember_experiment(experiment: str) -> None:
     """Save this process the search for the experiment, which another one has done."""
     _experiments[get_tracking_uri(), experiment_name()] = experiment
+
+
+def run_url(run: Run) -> str:
+    """The page of a run in the tracking server's web interface; empty where the tracking store is no server."""
+    uri = _without_login(get_tracking_uri())
+    is_server = uri.startswith(("http://", "https://"))
+    return f"{uri}/#/experiments/{run.info.experiment_id}/runs/{run.info.run_id}" if is_server else ""
+
+
+def _without_login(uri: str) -> str:
+    scheme, separator, rest = uri.rstrip("/").partition("://")
+    host, slash, path = rest.partition("/")
+    return "".join((scheme, separator, host.rpartition("@")[2], slash, path))
+
+
+def remember_artifact_uri(run_id: str, uri: str) -> None:
+    """Learn from a run of the experiment where its runs' artifacts are."""
+    ahead, found, behind = uri.partition(run_id)
+    if found:
+        _artifact_uris[get_tracking_uri(), experiment_name()] = (ahead, behind)
+
+
+def usual_artifact_uri(run_id: str) -> str | None:
+    """Where the artifacts of a run are if it belongs to the experiment, as far as this process has learnt."""
+    parts = _artifact_uris.get((get_tracking_uri(), experiment_name()))
+    return run_id.join(parts) if parts else None
 
 
 def experiment_name() -> str:

@@ -13,7 +13,7 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from dlg_ml_tasks.recipes.batches import SeededBatches
-from dlg_ml_tasks.tasks import BadInput, Plan, Recipe, RecipeSettings
+from dlg_ml_tasks.tasks import BadInput, Picture, Plan, Recipe, RecipeSettings
 
 SAMPLES = 128
 
@@ -29,6 +29,7 @@ class Pulses(Recipe):
 
     Settings = PulseSettings
     raw_glob = "*.series.npy"
+    shows = (Picture(files="pulses.png", caption="The first series in which a pulse was found"),)
     metric = "accuracy"
     training = Plan(epochs=3, steps_per_epoch=50, batch_size=64, learning_rate=3e-3)
     retraining = Plan(epochs=2, steps_per_epoch=50, batch_size=64, learning_rate=1e-3)

@@ -9,7 +9,7 @@ import pytest
 from dlg.data.drops.memory import InMemoryDROP
 from dlg.ddap_protocol import AppDROPStates, DROPStates
 
-from dlg_ml_tasks.components import LoadRawApp, TrainApp
+from dlg_ml_tasks.components import LoadRawApp, PreprocessApp, TrainApp
 from dlg_ml_tasks.components import process as processes
 from dlg_ml_tasks.components.copies import copy_name, copy_numbers, copy_numbers_in
 from dlg_ml_tasks.tracking import Reference
@@ -54,6 +54,19 @@ def test_a_copy_without_a_batch_of_its_own_is_refused_when_it_is_deployed(iid: s
     assert reason in str(LoadRawApp("a", "a", **LOAD, batches=3, iid=iid).exception)
 
 
+@pytest.mark.parametrize(
+    ("connected", "reason"),
+    [
+        ([], "nothing is connected to its required port 'raw'"),
+        (["data"], "nothing is connected to its required port 'raw'"),
+        (["raw", "raw"], "port 'raw' takes one input, but 2 are connected"),
+    ],
+)
+def test_ports_are_checked_when_a_task_is_deployed(connected: list[str], reason: str) -> None:
+    ports = [{"name": name, "oid": f"d{index}", "direction": "input"} for index, name in enumerate(connected)]
+    assert reason in str(PreprocessApp("p", "p", recipe="digits", ports=ports).exception)
+
+
 @pytest.fixture
 def asked(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     """What tasks are asked to do; none is done."""
@@ -69,8 +82,8 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
 
 def train(states: dict[str, dict[str, DROPStates]], allowed: int) -> TrainApp:
     """A training with drops connected to its ports, by object id; the engine tells it their states one after the other."""
-    app = TrainApp("t", "t", **TRAIN, max_failed_batches=allowed)
-    app._port_names = {"input": {port: list(drops) for port, drops in states.items()}, "output": {}}
+    ports = [{"name": port, "oid": oid, "direction": "input"} for port, drops in states.items() for oid in drops]
+    app = TrainApp("t", "t", **TRAIN, max_failed_batches=allowed, ports=ports)
     drops = {oid: InMemoryDROP(oid, oid) for port in states.values() for oid in port}
     for drop in drops.values():
         app.addInput(drop)

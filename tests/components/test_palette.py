@@ -121,6 +121,9 @@ def test_types_and_options_suit_the_editor(palette: dict[str, Any]) -> None:
         "recipe": "String",
     }
     assert (fields["on_error"]["type"], fields["on_error"]["options"]) == ("Select", ["stop", "skip"])
+    assert (fields["executor"]["type"], fields["executor"]["options"]) == ("Select", ["local", "slurm"])
+    assert (fields["slurm"]["type"], fields["slurm"]["value"]) == ("Json", "{}")
+    assert "time_limit" in fields["slurm"]["description"]
 
 
 def test_a_file_that_cannot_be_written_leaves_the_old_one(tmp_path: Any) -> None:

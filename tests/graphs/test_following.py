@@ -147,6 +147,19 @@ def test_parameters_are_refused_when_the_graph_is_deployed_past_the_checks(islan
     assert states(result.tasks)["load-ok"] == "cancelled"
 
 
+def test_an_unknown_component_and_an_empty_port_fail_the_session_at_once_with_the_reason(island: Island) -> None:
+    graph = graph_of("here", "gone", "cut")
+    set_field(graph, "preprocess-gone", "dropclass", "dlg_ml_tasks.components.NoSuchApp")
+    cut = next(node["id"] for node in graph["nodeDataArray"] if node["name"] == "preprocess-cut")
+    graph["linkDataArray"] = [link for link in graph["linkDataArray"] if link["to"] != cut]
+    deploy_unchecked(island, graph, "half-known")
+    result = follow(island, "half-known")
+    assert {task.node for task in result.failed} == {"preprocess-gone", "preprocess-cut"}
+    assert "unknown component 'dlg_ml_tasks.components.NoSuchApp'" in result.reason
+    assert "nothing is connected to its required port 'raw'" in result.reason
+    assert states(result.tasks)["load-here"] == "cancelled"
+
+
 def test_submitting_a_wrong_graph_deploys_nothing(island: Island) -> None:
     graph = graph_of("ok")
     set_field(graph, "load-ok", "seed", -1)

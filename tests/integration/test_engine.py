@@ -13,7 +13,7 @@ import psutil
 import pytest
 import requests
 
-from dlg_ml_tasks.graphs.document import read_graph
+from dlg_ml_tasks.graphs.document import parameters_of, read_graph
 from dlg_ml_tasks.graphs.override import override
 
 pytestmark = pytest.mark.integration
@@ -81,11 +81,24 @@ def test_a_failing_task_is_named_with_its_error_log_and_run(stack) -> None:
     assert ".log" in done.stderr
 
 
-def test_a_wrong_graph_is_refused_before_anything_is_deployed(stack) -> None:
-    done = stack("run", str(GRAPHS / "train.graph"), "--set", "train.epochs=-1", check=False)
+def test_a_bad_graph_is_refused_node_by_node_before_anything_is_deployed(stack, tmp_path) -> None:
+    graph = read_graph(GRAPHS / "lifecycle.graph")
+    nodes = {node["name"]: node for node in graph["nodeDataArray"]}
+    parameters_of(nodes["infer"])["dropclass"]["value"] = "dlg_ml_tasks.components.InfreApp"
+    graph["linkDataArray"] = [link for link in graph["linkDataArray"] if link["to"] != nodes["preprocess-B"]["id"]]
+    (tmp_path / "bad.graph").write_text(json.dumps(graph))
+    before = _json(stack, "sessions", "list")
+    settings = ["--set", "train.epochs=-1", "--set", "retrain.learning_rate=fast"]
+    done = stack("run", str(tmp_path / "bad.graph"), *settings, check=False)
     assert done.returncode == 1
-    assert "train" in done.stderr
-    assert "-1" in done.stderr
+    for node, reason in {
+        "infer": "unknown component 'dlg_ml_tasks.components.InfreApp'",
+        "preprocess-B": "nothing is connected to its required port 'raw'",
+        "train": "epochs",
+        "retrain": "'fast'",
+    }.items():
+        assert re.search(rf"\b{node}: [^;]*{re.escape(reason)}", done.stderr), done.stderr
+    assert _json(stack, "sessions", "list") == before
 
 
 def test_the_translators_page_deploys_a_shipped_graph(stack, home) -> None:

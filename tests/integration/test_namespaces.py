@@ -1,7 +1,8 @@
-"""Two node managers that see each other over a network only: each in a network namespace, as on two machines."""
+"""Two node managers that see each other over a network only: network namespaces of their own, and nothing of the other's disk."""
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -14,26 +15,32 @@ from pathlib import Path
 
 import pytest
 
-from dlg_ml_tasks.graphs.build import GraphBuilder
-
 pytestmark = pytest.mark.integration
 
-SCRIPTED = Path(__file__).parents[1] / "components"
+SURVEY = Path(__file__).parents[2] / "graphs" / "survey.graph"
 ADDRESSES = ("10.213.71.1", "10.213.71.2")
 
 
 class Namespaces:
     """Two network namespaces with a cable between them."""
 
-    def __init__(self, names: tuple[str, str], environment: dict[str, str], logs: Path) -> None:
+    def __init__(self, names: tuple[str, str], environment: dict[str, str], disk: Path) -> None:
         self.names = names
         self._environment = environment
-        self._logs = logs
+        self._disk = disk
+        for where in range(2):
+            (self.disk(where) / "scratch").mkdir(parents=True)
+
+    def disk(self, where: int) -> Path:
+        """A folder that only programs in this namespace see."""
+        return self._disk / f"host-{where}"
 
     def start(self, where: int, name: str, *command: str, **environment: str) -> subprocess.Popen[bytes]:
-        with (self._logs / f"{name}.log").open("wb") as log:
+        # `ip netns exec` gives a program mounts of its own.
+        hide = f'mount -t tmpfs none "{self.disk(1 - where)}" && exec "$@"'
+        with (self._disk / f"{name}.log").open("wb") as log:
             return subprocess.Popen(
-                ["ip", "netns", "exec", self.names[where], sys.executable, *command],
+                ["ip", "netns", "exec", self.names[where], "sh", "-c", hide, "sh", sys.executable, *command],
                 env=self._environment | environment,
                 stdout=log,
                 stderr=subprocess.STDOUT,
@@ -54,7 +61,7 @@ class Namespaces:
         program = f"import requests; requests.get({url!r}, timeout=5).raise_for_status()"
         deadline = time.monotonic() + seconds
         while self.run(where, "-c", program).returncode:
-            assert time.monotonic() < deadline, f"{url} does not answer; logs: {self._logs}"
+            assert time.monotonic() < deadline, f"{url} does not answer; logs: {self._disk}"
             time.sleep(0.5)
 
 
@@ -65,7 +72,7 @@ def namespaces(tmp_path: Path) -> Iterator[Namespaces]:
     tag = uuid.uuid4().hex[:6]
     names = (f"dlgml-{tag}-a", f"dlgml-{tag}-b")
     environment = {k: v for k, v in os.environ.items() if not k.startswith(("DLG", "MLFLOW"))}
-    environment |= {"USER": "tester", "PYTHONPATH": os.pathsep.join([str(SCRIPTED), os.environ.get("PYTHONPATH", "")])}
+    environment |= {"USER": "tester"}
     with ExitStack() as undo:
         for name in names:
             made = subprocess.run(["ip", "netns", "add", name], capture_output=True, text=True, check=False)
@@ -87,27 +94,24 @@ def namespaces(tmp_path: Path) -> Iterator[Namespaces]:
         yield Namespaces(names, environment, tmp_path)
 
 
-def test_tasks_on_two_hosts_hand_on_references_and_bytes_over_the_network(
+def test_a_survey_on_two_hosts_hands_on_references_and_bytes_over_the_network(
     namespaces: Namespaces, tmp_path: Path
 ) -> None:
     first, second = ADDRESSES
     tracking = f"http://{first}:5000"
     running = []
     try:
-        (tmp_path / "mlflow").mkdir()
+        disk = namespaces.disk(0)
+        archive = ["-m", "dlg_ml_tasks.archive.server", "--root", str(disk / "ngas"), "--port", "7777"]
+        running.append(namespaces.start(0, "ngas", *archive, "--host", first, "--open-to-network"))
         server = ["-m", "mlflow", "server", "--host", first, "--port", "5000", "--workers", "1", "--allowed-hosts", "*"]
-        store = [
-            "--backend-store-uri",
-            f"sqlite:///{tmp_path}/mlflow/db",
-            "--artifacts-destination",
-            f"{tmp_path}/mlflow/files",
-        ]
+        store = ["--backend-store-uri", f"sqlite:///{disk}/mlflow.db", "--no-serve-artifacts"]
+        root = ["--default-artifact-root", f"ngas://{first}:7777/mlflow"]
         quiet = {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
-        running.append(namespaces.start(0, "mlflow", *server, *store, **quiet))
+        running.append(namespaces.start(0, "mlflow", *server, *store, *root, **quiet))
         for where, address in enumerate(ADDRESSES):
             node = ["-m", "dlg_ml_tasks.components.node_manager", "-H", address, "-P", "8000", "-t", "2"]
-            own = tmp_path / f"host-{where}"
-            (own / "scratch").mkdir(parents=True)
+            own = namespaces.disk(where)
             running.append(
                 namespaces.start(
                     where,
@@ -120,9 +124,7 @@ def test_tasks_on_two_hosts_hand_on_references_and_bytes_over_the_network(
             )
         members = ",".join(f"{address}:8000:5555:6666" for address in ADDRESSES)
         island = ["-m", "dlg_ml_tasks.components.island_manager", "-H", first, "-P", "8001", "-N", members]
-        running.append(
-            namespaces.start(0, "island", *island, "-l", str(tmp_path / "island"), DLG_ROOT=str(tmp_path / "dim"))
-        )
+        running.append(namespaces.start(0, "island", *island, "-l", str(disk / "island"), DLG_ROOT=str(disk / "dim")))
         for url in (
             f"{tracking}/health",
             f"http://{first}:8000/api",
@@ -131,27 +133,18 @@ def test_tasks_on_two_hosts_hand_on_references_and_bytes_over_the_network(
         ):
             namespaces.wait(0, url)
 
-        graph = GraphBuilder("hosts", "Two batches and one that waits for both.")
-        with graph.scatter("batches", copies=2):
-            raw = graph.task("load_raw", sources="sample:any", recipe="scripted_recipe:Scripted")
-            data = graph.task("preprocess", recipe="scripted_recipe:Scripted")
-        graph.link(raw, data, port="raw")
-        graph.link(
-            data,
-            graph.task("load_raw", name="end", sources="sample:end", recipe="scripted_recipe:Scripted"),
-            port="after",
-        )
-        graph.write(tmp_path / "hosts.graph")
         command = ("-m", "dlg_ml_tasks.cli.main")
         client = {
             "DLG_ML_ISLAND": f"{first}:8001",
             "MLFLOW_TRACKING_URI": tracking,
             "DLG_ML_HOME": str(tmp_path / "home"),
         }
-        done = namespaces.run(0, *command, "run", str(tmp_path / "hosts.graph"), **client)
+        settings = ("recipe=digits", "model_name=far", "infer.model=models:/far@champion", "batches=4")
+        options = [f"--set={setting}" for setting in settings]
+        done = namespaces.run(0, *command, "run", str(SURVEY), *options, **client)
         assert done.returncode == 0, done.stdout + done.stderr
-        shown = namespaces.run(0, *command, "sessions", "show", "hosts", "--json", **client)
-        assert {f'"host": "{address}:8000:5555:6666"' in shown.stdout for address in ADDRESSES} == {True}
+        shown = json.loads(namespaces.run(0, *command, "sessions", "show", "survey", "--json", **client).stdout)
+        assert {task["host"].split(":")[0] for task in shown["tasks"]} == set(ADDRESSES)
     finally:
         for process in reversed(running):
             process.terminate()

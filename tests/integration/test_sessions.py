@@ -7,6 +7,7 @@ import os
 import signal
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +50,15 @@ class Cluster:
         state = load_state(self._home)
         assert state is not None
         return state.get(name)
+
+    @contextmanager
+    def of(self, nodes: int) -> Iterator[None]:
+        """So many node managers for a while."""
+        self.command("up", "--nodes", str(nodes))
+        try:
+            yield
+        finally:
+            self.command("up", "--nodes", "2")
 
     @property
     def island(self) -> Island:
@@ -191,23 +201,31 @@ def test_a_cancelled_training_stops_on_each_node_and_leaves_nothing_visible(clus
         assert follow(cluster.island, session).cancelled
         assert eventually(lambda session=session: cluster.status(session) == "KILLED")
         assert cluster.run_status(session, "train") == "KILLED"
+        run = cluster.run_of(session, "train")
+        assert run is not None
+        logged = cluster.mlflow.search_logged_models([run.info.experiment_id])
+        assert run.info.run_id not in {model.source_run_id for model in logged}
     assert [model.name for model in cluster.mlflow.search_registered_models() if model.name.startswith("cut")] == []
 
 
-def test_tasks_read_what_was_made_on_another_node(cluster: Cluster) -> None:
-    settings = ("recipe=digits", "model_name=spread", "infer.model=models:/spread@champion")
-    session = cluster.submit(GRAPHS / "lifecycle.graph", *settings)
-    result = follow(cluster.island, session)
+@pytest.mark.parametrize(("nodes", "cut"), [(2, "outputs"), (4, "inputs")])
+def test_a_survey_is_spread_over_nodes_and_its_tasks_read_and_write_on_others(
+    cluster: Cluster, nodes: int, cut: str
+) -> None:
+    name = f"spread-{nodes}"
+    settings = ("recipe=digits", f"model_name={name}", f"infer.model=models:/{name}@champion", f"seed={nodes}")
+    with cluster.of(nodes):
+        session = cluster.submit(GRAPHS / "survey.graph", *settings, "batches=4", nodes=str(nodes))
+        result = follow(cluster.island, session)
+        drops = cluster.island.graph(session)
     assert result.ok, result.reason
-    drops = cluster.island.graph(session)
-    hosts = {oid: drop["node"] for oid, drop in drops.items()}
-    assert len(set(hosts.values())) == 2
-    across = [
-        (oid, next(iter(link)) if isinstance(link, dict) else link)
-        for oid, drop in drops.items()
-        for link in (*drop.get("inputs", ()), *drop.get("outputs", ()))
-    ]
-    assert any(hosts[one] != hosts[other] for one, other in across)
+    assert len({task.host for task in result.tasks}) == nodes
+    # The translator cuts this graph after the tasks for two nodes, and before them for four.
+    assert any(
+        drops[next(iter(link)) if isinstance(link, dict) else link]["node"] != drop["node"]
+        for drop in drops.values()
+        for link in drop.get(cut, ())
+    )
 
 
 def test_a_graph_goes_where_it_is_sent(cluster: Cluster, acts: Callable[..., Path]) -> None:
@@ -275,6 +293,61 @@ def test_a_session_ends_when_one_of_its_node_managers_dies(cluster: Cluster, act
     cluster.command("up")
     assert cluster.command("sessions", "cancel", session).returncode == 0
     assert cluster.status(session) in ("FAILED", "KILLED")
+
+
+def training(name: str, epochs: int) -> list[str]:
+    """Arguments of `dlg-ml run` for a training of the test's own."""
+    settings = ("recipe=digits", f"model_name={name}", f"train.epochs={epochs}", "train.seed=11")
+    return [str(GRAPHS / "train.graph"), *(f"--set={setting}" for setting in settings)]
+
+
+def test_who_follows_a_session_is_told_when_the_island_manager_dies_and_finds_the_session_again(
+    cluster: Cluster, terminal: Callable[..., Any]
+) -> None:
+    watcher = terminal("run", *training("headless", 5000))
+    watcher.wait_for("epoch")
+    session = cluster.json("sessions", "list")[0]["session"]
+    os.kill(cluster.service("island").pid, signal.SIGKILL)
+    watcher.wait_for("trying again: the data island manager")
+    assert watcher.end() == 1
+    assert f"follow it again with: dlg-ml sessions show {session} --follow" in watcher.line
+    cluster.command("up")
+    again = terminal("sessions", "show", session, "--follow")
+    again.wait_for("epoch")
+    cluster.command("sessions", "cancel", session)
+    assert again.end() == 130
+    assert cluster.status(session) == "KILLED"
+
+
+def test_a_followed_training_outlives_island_manager_and_mlflow_where_they_are_started_again(
+    cluster: Cluster, terminal: Callable[..., Any]
+) -> None:
+    watcher = terminal("run", *training("patient", 20))
+    watcher.wait_for("epoch")
+    for name in ("island", "mlflow"):
+        server = psutil.Process(cluster.service(name).pid)
+        for process in (*server.children(recursive=True), server):
+            process.kill()
+    cluster.command("up")
+    assert watcher.end() == 0, watcher.text[-2000:]
+
+
+def test_ctrl_c_asks_and_leaves_or_cancels(cluster: Cluster, terminal: Callable[..., Any]) -> None:
+    first = terminal("run", *training("broken-off", 5000))
+    first.wait_for("epoch")
+    first.press("\x03")
+    first.wait_for("cancel session train-")
+    first.press("r\r")
+    assert first.end() == 130
+    session = cluster.json("sessions", "list")[0]["session"]
+    assert f"follow it with: dlg-ml sessions show {session} --follow" in first.line
+    second = terminal("sessions", "show", session, "--follow")
+    second.wait_for("epoch")
+    second.press("\x03")
+    second.wait_for("cancel session train-")
+    second.press("y\r")
+    assert second.end() == 130
+    assert cluster.status(session) == cluster.run_status(session, "train") == "KILLED"
 
 
 def test_without_mlflow_nothing_is_deployed(cluster: Cluster, acts: Callable[..., Path]) -> None:

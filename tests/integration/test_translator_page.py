@@ -7,10 +7,15 @@ import re
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import requests
 from playwright.sync_api import Browser, Page, expect, sync_playwright
+
+from dlg_ml_tasks.graphs import handover
+from dlg_ml_tasks.graphs.document import parameters_of, read_graph
+from dlg_ml_tasks.graphs.override import override
 
 pytestmark = pytest.mark.integration
 
@@ -37,6 +42,7 @@ def page(browser: Browser) -> Iterator[Page]:
     context = browser.new_context(viewport={"width": 1400, "height": 900})
     # The page asks a content network for one of its charts; whether it answers must not matter.
     context.route("https://**", lambda route: route.abort())
+    ARTIFACTS.mkdir(parents=True, exist_ok=True)
     yield context.new_page()
     context.close()
 
@@ -60,7 +66,6 @@ def test_a_graph_is_deployed_from_the_page_and_its_session_turns_green(
 ) -> None:
     open_in_translator(page, stack, GRAPHS / "load_preprocess.graph", tmp_path / "send.html", *DIGITS)
     expect(page.locator("g.node")).to_have_count(4)
-    ARTIFACTS.mkdir(parents=True, exist_ok=True)
     page.screenshot(path=ARTIFACTS / "translator.png")
     deploy = page.locator("#activeDeployMethodButton")
     expect(deploy).to_have_class(ALIVE, timeout=20 * SECONDS)
@@ -70,6 +75,30 @@ def test_a_graph_is_deployed_from_the_page_and_its_session_turns_green(
     session.wait_for_url("**/session?sessionId=load_preprocess*")
     expect(session.get_by_text("Finished")).to_be_visible(timeout=120 * SECONDS)
     session.screenshot(path=ARTIFACTS / "session.png")
+
+
+def test_a_bad_graph_that_is_deployed_from_the_page_fails_at_once_with_the_reason(
+    page: Page, stack: Callable[..., Any], services: dict[str, str], tmp_path: Path
+) -> None:
+    graph = override(read_graph(GRAPHS / "train.graph"), ["recipe=digits", "train.epochs=-1"])
+    nodes = {node["name"]: node for node in graph["nodeDataArray"]}
+    parameters_of(nodes["preprocess"])["dropclass"]["value"] = "dlg_ml_tasks.components.NoSuchApp"
+    # The command checks; EAGLE, which posts this form, does not.
+    (tmp_path / "send.html").write_text(handover.page(graph, "bad.graph", services["translator"], 1))
+    page.goto((tmp_path / "send.html").as_uri())
+    page.wait_for_url("**/gen_pgt")
+    deploy = page.locator("#activeDeployMethodButton")
+    expect(deploy).to_have_class(ALIVE, timeout=20 * SECONDS)
+    with page.context.expect_page() as opened:
+        deploy.click()
+    session = opened.value
+    session.wait_for_url("**/session?sessionId=bad*")
+    expect(session.get_by_text("Failed")).to_be_visible(timeout=60 * SECONDS)
+    session.screenshot(path=ARTIFACTS / "session-of-a-bad-graph.png")
+    said = stack("sessions", "show", session.url.partition("sessionId=")[2], check=False)
+    assert said.returncode == 1
+    assert "preprocess: unknown component 'dlg_ml_tasks.components.NoSuchApp'" in said.stderr
+    assert re.search("train: .*epochs.*-1", said.stderr)
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])

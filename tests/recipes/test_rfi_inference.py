@@ -18,11 +18,18 @@ from dlg_ml_tasks.recipes.rfi.shards import read_shard
 from dlg_ml_tasks.recipes.rfi.simulate import REAL_OBSERVATION
 from dlg_ml_tasks.recipes.rfi.truth import Truth
 from dlg_ml_tasks.tasks.recipe import Item, add_counts
+from dlg_ml_tasks.tasks.showing import Waterfall
 
 
 def loud(whitened: torch.Tensor) -> torch.Tensor:
     """A stand-in for a network: log-odds grow with the amplitude, zero at 30 sigma."""
     return torch.linalg.vector_norm(whitened.float(), dim=1) - 30.0
+
+
+def rfi_band(item: Item) -> list[float]:
+    """First and last frequency of an item in MHz."""
+    frequencies = read_shard(item.folder).frequencies
+    return [frequencies[0] / 1e6, frequencies[-1] / 1e6]
 
 
 def truth_of(inr: list[list[float]], kinds: list[list[int]]) -> Truth:
@@ -110,7 +117,14 @@ def test_inference_writes_a_flagged_copy_an_archive_and_pictures(
 ) -> None:
     counts = rfi.infer(loud, held_back_item, tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "flagged-by-channel.csv",
+        "flagged-by-time.csv",
+        "zen.A.heldback.00.51-52.xx.mask1.webp",
+        "zen.A.heldback.00.51-52.xx.mask2.webp",
+        "zen.A.heldback.00.51-52.xx.mask3.webp",
         "zen.A.heldback.00.51-52.xx.png",
+        "zen.A.heldback.00.51-52.xx.values.webp",
+        "zen.A.heldback.00.51-52.xx.waterfall.json",
         "zen.A.heldback.00.flags.npz",
         "zen.A.heldback.00.flags.uvh5",
     ]
@@ -125,6 +139,13 @@ def test_inference_writes_a_flagged_copy_an_archive_and_pictures(
     assert "dlg_ml_tasks.recipes.rfi" in uvdata.history
     found = rfi.metrics(counts)
     assert found["precision"] > 10 * found["true_fraction"]
+    by_channel = np.genfromtxt(tmp_path / "flagged-by-channel.csv", delimiter=",", names=True, deletechars="")
+    np.testing.assert_allclose(by_channel["flags_after"], 100 * flags.mean(axis=(0, 1)), rtol=1e-4)
+    np.testing.assert_allclose(by_channel["frequency"][[0, -1]], rfi_band(held_back_item), rtol=1e-5)
+    shown = Waterfall.model_validate_json((tmp_path / "zen.A.heldback.00.51-52.xx.waterfall.json").read_text())
+    number = baselines.index("51-52 xx")
+    assert [layer.name for layer in shown.layers] == ["flags after", "flags before", "truth"]
+    assert shown.layers[0].fraction == pytest.approx(flags[number].mean())
 
 
 def test_the_copy_keeps_the_visibilities(rfi: Rfi, held_back_item: Item, tmp_path: Path) -> None:

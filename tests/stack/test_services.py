@@ -16,7 +16,7 @@ def named(name: str, environ: dict[str, str], home: Path = Path("/h")) -> Servic
     return next(service for service in services(home, PORTS, environ) if service.name == name)
 
 
-@pytest.mark.parametrize("name", ["ngas", "mlflow", "node", "island", "translator"])
+@pytest.mark.parametrize("name", ["ngas", "mlflow", "node", "island", "translator", "web"])
 def test_every_service_is_told_its_ports_and_the_loopback_address(name: str) -> None:
     command = named(name, {}).command
     assert "127.0.0.1" in command
@@ -32,7 +32,7 @@ def test_every_role_belongs_to_exactly_one_service(nodes: int) -> None:
 
 def test_the_island_knows_every_node_manager_and_each_has_a_root_of_its_own() -> None:
     found = {service.name: service for service in services(Path("/h"), Ports.usual(3), {}, nodes=3)}
-    assert list(found) == ["ngas", "mlflow", "node", "node-2", "node-3", "island", "translator"]
+    assert list(found) == ["ngas", "mlflow", "node", "node-2", "node-3", "island", "translator", "web"]
     command = found["island"].command
     assert command[command.index("-N") + 1] == (
         "127.0.0.1:8000:5555:6666,127.0.0.1:8010:5556:6667,127.0.0.1:8020:5557:6668"

@@ -29,6 +29,15 @@ def test_it_depends_on_parameters_content_and_what_was_resolved() -> None:
     assert len({_fingerprint(), _fingerprint(epochs=2), _fingerprint(digest="b"), _fingerprint(resolved="v2")}) == 4
 
 
+def test_it_does_not_depend_on_where_the_task_runs_but_on_how_many_devices_train() -> None:
+    def fingerprint(**where: object) -> str:
+        params = TASKS["train"].validate({"recipe": "digits", "model_name": "m", **where})
+        return fingerprint_of("train", params, None, {}, [Digits])
+
+    assert fingerprint() == fingerprint(executor="slurm", slurm={"partition": "gpu"})
+    assert fingerprint() != fingerprint(devices=2)
+
+
 def test_equal_bytes_made_by_another_run_give_the_same_fingerprint() -> None:
     assert _fingerprint(run="0") == _fingerprint(run="1")
 

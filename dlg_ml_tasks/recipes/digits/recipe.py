@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 from pydantic import Field
 
-from dlg_ml_tasks.tasks import BadInput, Counts, Item, Plan, Predict, Recipe, RecipeSettings
+from dlg_ml_tasks.tasks import BadInput, Counts, Item, Picture, Plan, Predict, Recipe, RecipeSettings, Table
 
 if TYPE_CHECKING:
     import lightning as L
@@ -32,6 +32,12 @@ class Digits(Recipe):
 
     Settings = DigitsSettings
     raw_glob = "*.npz"
+    shows = (
+        Picture(
+            files="digits.png", caption="The first images, each with the digit that was predicted; wrong ones in red"
+        ),
+        Table(files="predictions.csv", caption="Predicted digit of each image, and its label where there is one"),
+    )
     metric = "accuracy"
     training: ClassVar[Plan] = Plan(epochs=3, steps_per_epoch=60, batch_size=32, learning_rate=1e-2)
     retraining: ClassVar[Plan] = Plan(epochs=2, steps_per_epoch=60, batch_size=32, learning_rate=5e-3)

@@ -17,6 +17,7 @@ from dlg_ml_tasks.recipes.rfi.precision import convolution_precision
 from dlg_ml_tasks.recipes.rfi.scoring import count_against_pipeline, count_against_truth
 from dlg_ml_tasks.recipes.rfi.settings import WINDOW, RfiSettings
 from dlg_ml_tasks.recipes.rfi.shards import Waterfalls, read_shard
+from dlg_ml_tasks.recipes.rfi.showing import write_flagged_fractions, write_layers
 from dlg_ml_tasks.recipes.rfi.uvh5 import write_flagged_copy
 from dlg_ml_tasks.tasks.recipe import Counts, Item, Predict
 
@@ -72,7 +73,7 @@ def infer(predict: Predict, item: Item, out: Path | None, settings: RfiSettings)
 
 
 def write_results(observation: Waterfalls, flagging: Flagging, item: Item, out: Path, settings: RfiSettings) -> None:
-    """Write ``<stem>.flags.npz``, pictures and, if the raw file is at hand, ``<stem>.flags.uvh5``."""
+    """Write ``<stem>.flags.npz``, what `showing.SHOWS` declares, pictures, and ``<stem>.flags.uvh5`` if the raw file is at hand."""
     from dlg_ml_tasks.recipes.rfi.pictures import draw_waterfall
 
     stem = Path(item.name).stem
@@ -94,5 +95,8 @@ def write_results(observation: Waterfalls, flagging: Flagging, item: Item, out: 
         )
         flags = dict(zip(observation.baselines, flagging.flags, strict=True))
         write_flagged_copy(item.raw, out / f"{stem}.flags.uvh5", flags, note)
+    write_flagged_fractions(out, observation, flagging.flags)
     for number, baseline in enumerate(observation.baselines[: settings.pictures]):
-        draw_waterfall(out / f"{stem}.{baseline.replace(' ', '.')}.png", observation, flagging.flags, number)
+        name = f"{stem}.{baseline.replace(' ', '.')}"
+        draw_waterfall(out / f"{name}.png", observation, flagging.flags, number)
+        write_layers(out, name, observation, flagging.flags, number)

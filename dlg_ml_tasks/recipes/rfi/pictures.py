@@ -5,10 +5,23 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 
 from dlg_ml_tasks.recipes.rfi.files import replacing
 from dlg_ml_tasks.recipes.rfi.observation import Mask
 from dlg_ml_tasks.recipes.rfi.shards import Waterfalls
+
+AMPLITUDE_RANGE = (-0.5, 2.0)
+"""What the colours span: from the weakest samples to 100 times the noise, of which brighter ones are hard to tell anyway."""
+
+
+def log_amplitude(observation: Waterfalls, number: int) -> npt.NDArray[np.float32]:
+    """Decimal logarithm of waterfall `number`'s amplitude in units of the noise, float32 (T, F)."""
+    real, imaginary = observation.whitened[number, :, : observation.times.size, : observation.frequencies.size].astype(
+        np.float32
+    )
+    amplitude: npt.NDArray[np.float32] = np.log10(np.hypot(real, imaginary) + 0.1)
+    return amplitude
 
 
 def draw_waterfall(path: Path, observation: Waterfalls, flags: Mask, number: int) -> None:
@@ -19,8 +32,8 @@ def draw_waterfall(path: Path, observation: Waterfalls, flags: Mask, number: int
     ours = flags[number]
     reference = observation.flags[number] if observation.truth is None else observation.truth.contaminated[number]
     reference_name = "pipeline flags" if observation.truth is None else "truth"
-    real, imaginary = observation.whitened[number, :, : ours.shape[0], : ours.shape[1]].astype(np.float32)
-    amplitude = np.log10(np.hypot(real, imaginary) + 0.1)
+    amplitude = log_amplitude(observation, number)
+    low, high = AMPLITUDE_RANGE
 
     minutes = (observation.times - observation.times[0]) * 24 * 60
     mhz = observation.frequencies / 1e6
@@ -29,7 +42,7 @@ def draw_waterfall(path: Path, observation: Waterfalls, flags: Mask, number: int
     figure = Figure(figsize=(9, 7), dpi=90, layout="constrained")
     FigureCanvasAgg(figure)
     panels = figure.subplots(3, 1, sharex=True, sharey=True)
-    image = panels[0].imshow(amplitude, aspect="auto", extent=extent, interpolation="nearest", vmin=-0.5, vmax=2.0)
+    image = panels[0].imshow(amplitude, aspect="auto", extent=extent, interpolation="nearest", vmin=low, vmax=high)
     figure.colorbar(image, ax=panels[0], label=r"$\log_{10}\,|V|/\sigma$", pad=0.01)
     for panel, mask, name in ((panels[1], reference, reference_name), (panels[2], ours, "our flags")):
         panel.imshow(mask, aspect="auto", extent=extent, interpolation="nearest", cmap="Greys", vmin=0, vmax=1)

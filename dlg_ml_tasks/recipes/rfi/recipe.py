@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING, ClassVar
 
 from dlg_ml_tasks.recipes.rfi import scoring, shards
 from dlg_ml_tasks.recipes.rfi.settings import WINDOW, RfiSettings
+from dlg_ml_tasks.recipes.rfi.showing import SHOWS
 from dlg_ml_tasks.recipes.rfi.simulate import NIGHTS, copy_real_observation, simulate_night
 from dlg_ml_tasks.recipes.rfi.truth import read_truth, truth_path
 from dlg_ml_tasks.recipes.rfi.uvh5 import read_observation
 from dlg_ml_tasks.tasks.errors import BadInput
 from dlg_ml_tasks.tasks.recipe import Counts, Item, Plan, Predict, Recipe, RecipeSettings
+from dlg_ml_tasks.tasks.showing import Show
 
 if TYPE_CHECKING:
     import torch
@@ -26,6 +28,7 @@ class Rfi(Recipe):
     Settings: ClassVar[type[RecipeSettings]] = RfiSettings
     raw_glob: ClassVar[str] = "*.uvh5"
     needs_raw: ClassVar[bool] = True
+    shows: ClassVar[tuple[Show, ...]] = SHOWS
     metric: ClassVar[str] = "f1"
     training: ClassVar[Plan] = Plan(epochs=5, steps_per_epoch=140, batch_size=4, learning_rate=8e-3)
     retraining: ClassVar[Plan] = Plan(epochs=3, steps_per_epoch=140, batch_size=4, learning_rate=4e-3)

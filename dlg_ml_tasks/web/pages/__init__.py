@@ -1,0 +1,1 @@
+"""The pages: each is a model made from the read model, answered as HTML or JSON."""

@@ -1,0 +1,109 @@
+"""What each service does with bad input, and how the images are made; one container at a time."""
+
+from __future__ import annotations
+
+import subprocess
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    import docker
+
+pytestmark = pytest.mark.deploy
+
+
+def run(image: str, *options: str, command: tuple[str, ...] = ()) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        ["docker", "run", "--rm", *options, image, *command], capture_output=True, text=True, timeout=120, check=False
+    )
+
+
+@pytest.mark.parametrize("name", ["mlflow", "daliuge"])
+def test_an_image_is_small_enough_and_has_no_build_tools(
+    engine: docker.DockerClient, images: dict[str, str], name: str
+) -> None:
+    image = engine.images.get(images[name])
+    assert image.attrs["Size"] < 3e9
+    assert image.attrs["Config"]["User"] == "10001"
+    assert image.attrs["Config"]["Healthcheck"]
+    assert image.labels["org.opencontainers.image.version"] == "0.1.0"
+    found = run(images[name], "--entrypoint", "sh", command=("-c", "command -v cc gcc make git; true"))
+    assert found.stdout.strip() == ""
+
+
+def test_the_servers_image_has_the_plugin_and_no_torch(images: dict[str, str]) -> None:
+    program = (
+        "from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository as get;"
+        "import importlib.util as u;"
+        "print(type(get('ngas://a:1/b')).__name__, u.find_spec('torch'), u.find_spec('dlg'))"
+    )
+    done = run(images["mlflow"], "--entrypoint", "python", command=("-W", "error::UserWarning", "-c", program))
+    assert done.stdout.split() == ["NgasArtifactRepository", "None", "None"], done.stderr
+
+
+def test_mlflow_without_its_secret_says_so_in_one_line_and_leaves(images: dict[str, str]) -> None:
+    done = run(images["mlflow"], "-e", "POSTGRES_PASSWORD_FILE=/run/secrets/none")
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
+    assert "/run/secrets/none cannot be read" in line
+
+
+def test_mlflow_waits_for_a_database_that_is_down_and_is_not_healthy(
+    engine: docker.DockerClient, images: dict[str, str], tmp_path: Path
+) -> None:
+    secret = tmp_path / "secret"
+    secret.write_text("x\n")
+    container = engine.containers.run(
+        images["mlflow"],
+        detach=True,
+        environment={"POSTGRES_PASSWORD_FILE": "/secret", "POSTGRES_HOST": "127.0.0.1"},
+        volumes={str(secret): {"bind": "/secret", "mode": "ro"}},
+    )
+    try:
+        deadline = time.monotonic() + 60
+        while not container.logs() and time.monotonic() < deadline:
+            time.sleep(1)
+        container.reload()
+        assert container.status == "running"
+        assert container.attrs["State"]["Health"]["Status"] != "healthy"
+        (line,) = container.logs().decode().splitlines()
+        assert "waiting for PostgreSQL at 127.0.0.1" in line
+    finally:
+        container.remove(force=True)
+
+
+def test_a_full_archive_is_offline_and_its_health_check_says_so(engine: docker.DockerClient) -> None:
+    import docker
+
+    try:
+        engine.images.get("icrar/ngas:latest")
+    except docker.errors.ImageNotFound:
+        pytest.skip("the image icrar/ngas:latest is not at hand")
+    deploy = Path(__file__).parents[2] / "deploy" / "ngas"
+    container = engine.containers.run(
+        "icrar/ngas:latest",
+        detach=True,
+        user="0:0",
+        entrypoint=["/home/ngas/ngas_rt/bin/python", "/deploy/start.py"],
+        hostname="ngas",
+        # Less than the 500 MB that the configuration wants to have left.
+        tmpfs={"/home/ngas/NGAS": "size=300m"},
+        volumes={
+            str(deploy): {"bind": "/deploy", "mode": "ro"},
+            str(deploy / "ngamsServer.conf"): {"bind": "/home/ngas/NGAS/cfg/ngamsServer.conf", "mode": "ro"},
+        },
+    )
+    try:
+        deadline = time.monotonic() + 180
+        said = ""
+        while "is OFFLINE" not in said and time.monotonic() < deadline:
+            time.sleep(2)
+            done = container.exec_run(["/home/ngas/ngas_rt/bin/python", "/deploy/health.py"])
+            said = done.output.decode()
+        assert "NGAS is OFFLINE, not ONLINE; is its disk full?" in said
+        assert done.exit_code == 1
+    finally:
+        container.remove(force=True)
