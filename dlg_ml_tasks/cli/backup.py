@@ -14,7 +14,7 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn
 
 from dlg_ml_tasks import stack
 from dlg_ml_tasks.cli.output import console, errors, print_json
-from dlg_ml_tasks.cli.stack import Json
+from dlg_ml_tasks.cli.stack import USE, Json, Stack, use
 from dlg_ml_tasks.tasks import BadInput
 
 if TYPE_CHECKING:
@@ -52,9 +52,11 @@ def backup(
         str | None,
         typer.Option(
             metavar="URL",
+            envvar="MLFLOW_ARTIFACTS_DESTINATION",
             help="ngas://HOST:PORT/PATH that `mlflow server --artifacts-destination` says, for experiments at mlflow-artifacts:/.",
         ),
     ] = None,
+    of: Stack = None,
     json: Json = False,
 ) -> None:
     """Copy MLflow's database and the archive's files into a folder, while everything runs on.
@@ -65,13 +67,20 @@ def backup(
 
     Without further options it is the embedded stack that is saved, and of its archive everything. With *--database-env* or
     *--database-file* it is any MLflow on PostgreSQL (by pg_dump) or SQLite, and what lies in NGAS below its experiments' artifact
-    locations. A password belongs into PGPASSFILE or the URI, never on the command line.
+    locations. A password belongs into PGPASSFILE or the URI, never on the command line. With *--stack compose* it is the stack of
+    docker-compose.yml, by this same command in MLflow's image.
 
     The folder appears when it is whole. An interrupted backup leaves NAME.partial, which the same command goes on with.
     """
     if verify:
         _verify(directory, json=json)
         return
+    if _is_compose(of, database_env, database_file):
+        from dlg_ml_tasks.backup.compose import run_backup
+
+        options = {"--without-files": not with_files, "--json": json}
+        given = [f"--artifacts-destination={artifacts_destination}"] if artifacts_destination else []
+        raise typer.Exit(run_backup(directory, [*given, *_chosen(options)]))
     from dlg_ml_tasks.backup.making import make
 
     source = _source(_database(database_env, database_file), artifacts_destination)
@@ -98,6 +107,7 @@ def restore(
             "--archive-survived", help="Only the database was lost: files that the backup does not know stay."
         ),
     ] = False,
+    to: Stack = None,
     json: Json = False,
 ) -> None:
     """Restore a backup into an empty stack, and read every artifact with its checksum.
@@ -105,10 +115,15 @@ def restore(
     The embedded stack must be stopped, and hold neither runs nor files: set DLG_ML_HOME to a new folder, or move the old one away.
     With *--database-env* or *--database-file* the database must be empty, MLflow stopped, and each archive reachable under the
     address that it had. Nothing is ever overwritten; what the archive has already is not sent again, so that the same command goes
-    on after an interruption.
+    on after an interruption. With *--stack compose* MLflow is stopped meanwhile and started again.
 
     Exit code 1, and a list, if anything is missing or damaged in the end.
     """
+    if _is_compose(to, database_env, database_file):
+        from dlg_ml_tasks.backup.compose import run_restore
+
+        options = {"--archive-survived": archive_survived, "--json": json}
+        raise typer.Exit(run_restore(directory, _chosen(options)))
     from dlg_ml_tasks.backup.restoring import restore_servers, restore_stack
 
     database = _database(database_env, database_file)
@@ -120,6 +135,19 @@ def restore(
         else:
             report = restore_servers(directory, database, archive_survived=archive_survived, progress=progress)
     _conclude(directory, report, embedded=database is None, json=json)
+
+
+def _is_compose(chosen: Stack, variable: str | None, file: Path | None) -> bool:
+    use(chosen)
+    if chosen == "compose" and (variable is not None or file is not None):
+        raise BadInput(
+            f"--stack compose (or {USE}) knows MLflow's database; leave it out, or --database-env and --database-file"
+        )
+    return chosen == "compose"
+
+
+def _chosen(options: dict[str, bool]) -> list[str]:
+    return [option for option, is_given in options.items() if is_given]
 
 
 def _database(variable: str | None, file: Path | None) -> Database | None:
