@@ -1,5 +1,7 @@
 """Starts MLflow in its container: `serve.py server`, or `serve.py upgrade` to bring its database to this version's schema.
 
+`serve.py dlg-ml backup ...` runs a command that finds MLflow's database and archive in the variables of `mlflow server`.
+
 The database's password comes from a file and goes to the driver in another one: a URI with it would stand in the server's
 command line and in the environment of its workers.
 """
@@ -23,14 +25,18 @@ DATABASE = os.environ.get("POSTGRES_DB", "mlflow")
 URI = f"postgresql+psycopg://{USER}@{HOST}:5432/{DATABASE}"
 
 
-def main(command: str) -> None:
-    """Prepare the password, wait for the database, and become MLflow."""
+def main(command: str, *arguments: str) -> None:
+    """Prepare the password, wait for the database, and become MLflow or a command of dlg-ml."""
     write_passfile(read_secret())
     os.environ["PGPASSFILE"] = str(PASSFILE)
     wait_for_database()
     if command == "upgrade":
         become("mlflow", "db", "upgrade", URI)
     archive = os.environ.get("DLG_ML_ARCHIVE", "ngas://ngas:7777/mlflow")
+    if command == "dlg-ml":
+        # As MLflow's own server reads them; the password is in the file alone.
+        os.environ |= {"MLFLOW_BACKEND_STORE_URI": URI, "MLFLOW_ARTIFACTS_DESTINATION": archive}
+        become("dlg-ml", *arguments)
     become(
         *("mlflow", "server", "--host", "0.0.0.0", "--port", "5000", "--backend-store-uri", URI),  # noqa: S104
         # Clients that have the plugin go to the archive themselves; an experiment with the location mlflow-artifacts:/
@@ -104,6 +110,6 @@ def fail(message: str) -> NoReturn:
 
 
 if __name__ == "__main__":
-    if sys.argv[1:] not in (["server"], ["upgrade"]):
-        fail(f"unknown command {sys.argv[1:]}; write server or upgrade")
-    main(sys.argv[1])
+    if sys.argv[1:] not in (["server"], ["upgrade"]) and sys.argv[1:2] != ["dlg-ml"]:
+        fail(f"unknown command {sys.argv[1:]}; write server, upgrade, or dlg-ml with its arguments")
+    main(*sys.argv[1:])

@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.text import Text
 
 from dlg_ml_tasks.archive import NgasError
+from dlg_ml_tasks.backup.errors import BackupError
 from dlg_ml_tasks.graphs.errors import EngineError
 from dlg_ml_tasks.stack import StackError
 from dlg_ml_tasks.tasks import TaskError
@@ -22,7 +23,16 @@ errors = Console(stderr=True)
 
 def user_errors() -> tuple[type[Exception], ...]:
     """Exceptions that say in one line what a person can mend."""
-    return (NgasError, EngineError, StackError, TaskError, ContentChanged, TrackingUnreachable, UnknownModel)
+    return (
+        NgasError,
+        BackupError,
+        EngineError,
+        StackError,
+        TaskError,
+        ContentChanged,
+        TrackingUnreachable,
+        UnknownModel,
+    )
 
 
 def fail(message: str) -> NoReturn:

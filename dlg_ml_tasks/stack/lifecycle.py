@@ -270,12 +270,23 @@ def _stop(
 
 
 @contextmanager
-def _lock(home: Path, wait_s: float) -> Iterator[None]:
-    """One `up` or `down` at a time per home; the lock goes with the process that holds it."""
+def hold(home: Path, wait_s: float) -> Iterator[None]:
+    """One start, stop or restore at a time per home; the lock goes with the process that holds it.
+
+    Raises:
+        StackError: another one has held it for `wait_s` seconds.
+        OSError: there can be no lock under `home`.
+    """
     path = home / "lock"
+    with path.open("a") as file:
+        _acquire(file, path, wait_s)
+        yield
+
+
+@contextmanager
+def _lock(home: Path, wait_s: float) -> Iterator[None]:
     try:
-        with path.open("a") as file:
-            _acquire(file, path, wait_s)
+        with hold(home, wait_s):
             yield
     except OSError as error:
         raise StackError(f"the stack's files under {home} cannot be used: {error}") from error
@@ -289,7 +300,7 @@ def _acquire(file: IO[str], path: Path, wait_s: float) -> None:
         except BlockingIOError:
             if time.monotonic() > deadline:
                 raise StackError(
-                    f"another start or stop of this stack has held {path} for {wait_s:.0f} s. "
+                    f"another start, stop or restore of this stack has held {path} for {wait_s:.0f} s. "
                     "Wait for it to end, or end it, and try again."
                 ) from None
             time.sleep(0.1)

@@ -89,6 +89,21 @@ def choose_ports(home: Path, held: Mapping[str, int], *, archive_is_fixed: bool,
     return ports
 
 
+def keep_archive_port(home: Path, port: int) -> None:
+    """Let the archive of `home` be on `port` and nowhere else, as a database that is to come names that port.
+
+    Raises:
+        StackError: a program holds it.
+    """
+    if not is_free(port):
+        raise StackError(
+            f"ngas: port {port} is held by {holder(port)}. The artifact addresses in the backup's database name that port. "
+            "Stop that program (another stack: dlg-ml down) and try again."
+        )
+    ports = Ports(**{**_load(home), "ngas": port})
+    write_atomically(_ports_file(home), ports.model_dump_json() + "\n")
+
+
 def is_free(port: int) -> bool:
     """Whether a server could listen on this loopback port."""
     with socket.socket() as probe:

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
-import numpy as np
-import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
 
 SHOWS_FILE = "shows.json"
 """Lies at the root of the results."""
@@ -120,6 +122,7 @@ def write_waterfall(
     `values` is (rows, columns), drawn in viridis from `value.first` to `value.last`; `x` is along columns, `y` along rows. `masks`
     are bool of the same shape, by the name that readers see; the first is shown from the start, the others on demand.
     """
+    import numpy as np
     from matplotlib.image import imsave
 
     lossless = {"lossless": True, "method": 4}

@@ -9,6 +9,9 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+WEIGHTS = "state/weights.safetensors"
+"""Where a logged model keeps the file whose sha256 is the digest of a reference to the model."""
+
 
 class Reference(BaseModel):
     """Names bytes that a finished task left behind. Two references with equal digests name equal bytes.

@@ -25,14 +25,13 @@ from safetensors.torch import load_file, save_file
 
 from dlg_ml_tasks.tracking.errors import ContentChanged, UnknownModel
 from dlg_ml_tasks.tracking.files import hash_file
-from dlg_ml_tasks.tracking.reference import Reference
+from dlg_ml_tasks.tracking.reference import WEIGHTS, Reference
 from dlg_ml_tasks.tracking.runs import TaskRun
 from dlg_ml_tasks.tracking.store import reachable_client
 
 CHAMPION = "champion"
 CHALLENGER = "challenger"
 
-_WEIGHTS = "state/weights.safetensors"
 _RECIPE = "state/recipe.json"
 _URI = re.compile(r"^models:/(?P<name>[^/@]+)(?:@(?P<alias>[^/@]+)|/(?P<version>[0-9]+))$")
 
@@ -93,7 +92,7 @@ def register(
         # Inferring requirements costs 3-6 s per model, and these two are all that loading a pt2 file needs.
         pip_requirements=[f"torch=={torch.__version__.split('+')[0]}", f"mlflow=={mlflow.__version__}"],
     )
-    weights = folder / _WEIGHTS
+    weights = folder / WEIGHTS
     weights.parent.mkdir()
     save_file({key: value.contiguous() for key, value in network.state_dict().items()}, weights)
     (folder / _RECIPE).write_text(json.dumps(dict(recipe), indent=2, sort_keys=True))
@@ -140,7 +139,7 @@ def load(reference: Reference, work: Path) -> LoadedModel:
     """
     work.mkdir(parents=True, exist_ok=True)
     folder = Path(mlflow.artifacts.download_artifacts(artifact_uri=reference.uri, dst_path=str(work)))
-    found = hash_file(folder / _WEIGHTS)
+    found = hash_file(folder / WEIGHTS)
     if found != reference.digest:
         raise ContentChanged(f"{reference.uri}: expected weights {reference.digest[:12]}…, found {found[:12]}…")
     # MLflow would load a pickled model if the archive held one in its place.
@@ -148,7 +147,7 @@ def load(reference: Reference, work: Path) -> LoadedModel:
     return LoadedModel(
         reference=reference,
         network=mlflow.pytorch.load_model(str(folder)),
-        weights=load_file(folder / _WEIGHTS),
+        weights=load_file(folder / WEIGHTS),
         recipe=json.loads((folder / _RECIPE).read_text()),
     )
 

@@ -48,6 +48,12 @@ def test_help_needs_no_heavy_imports(tmp_path: Path) -> None:
         (("task", "load-raw", "--sources", "x"), "dlg-ml up"),
         (("models", "list"), "dlg-ml up"),
         (("ngas", "ls", "http://127.0.0.1/x"), "http://127.0.0.1/x"),
+        (("backup", "new"), "dlg-ml up"),
+        (("backup", "new", "--database-env", "DLG_ML_NO_SUCH"), "DLG_ML_NO_SUCH"),
+        (("backup", "new", "--stack", "compose", "--database-env", "DLG_ML_X"), "--stack compose"),
+        (("backup", "--verify", "no-such-backup"), "no-such-backup"),
+        (("restore", "no-such-backup"), "no-such-backup"),
+        (("restore", "no-such-backup", "--database-file", "no-such-secret"), "no-such-secret"),
         (("ngas", "put", "no-such-file", "ngas://127.0.0.1:9/x"), "no-such-file"),
     ],
 )

@@ -151,16 +151,20 @@ def test_a_backup_is_restored_into_an_empty_stack_and_everything_is_there(
     deployment: Deployment, tmp_path: Path
 ) -> None:
     before = models(deployment)
-    deployment.dlg_ml("backup", str(tmp_path / "backup"), "--files")
-    again = deployment.dlg_ml("backup", str(tmp_path / "backup"), check=False)
-    assert (again.returncode, "exists" in again.stderr) == (1, True)
-    full = deployment.dlg_ml("restore", str(tmp_path / "backup"), check=False)
-    assert (full.returncode, "is not empty" in full.stderr) == (1, True)
+    folder = tmp_path / "backups" / "new"
+    deployment.dlg_ml("backup", str(folder))
+    assert folder.owner() == tmp_path.owner()
+    assert deployment.dlg_ml("backup", "--verify", str(folder)).returncode == 0
+    again = deployment.dlg_ml("backup", str(folder), check=False)
+    assert (again.returncode, "is not empty" in again.stderr) == (1, True)
+    full = deployment.dlg_ml("restore", str(folder), check=False)
+    assert (full.returncode, "is in use" in full.stderr) == (1, True)
+    # MLflow was stopped for that, and works again.
+    assert models(deployment) == before
     deployment.down(volumes=True)
     deployment.up()
     assert models(deployment) == []
-    restored = deployment.dlg_ml("restore", str(tmp_path / "backup"))
-    assert "every file of the archive was read" in restored.stdout
+    deployment.dlg_ml("restore", str(folder))
     assert models(deployment) == before
     deployment.dlg_ml(*LIFECYCLE)
     assert set(states(deployment, newest_session(deployment)).values()) == {"reused"}

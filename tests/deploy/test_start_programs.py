@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import sqlite3
 import sys
 from collections.abc import Iterator
@@ -87,6 +88,29 @@ def test_the_password_goes_into_a_file_for_the_driver_whatever_its_characters(
     assert passfile.read_text() == "postgres:5432:*:mlflow:a\\:b\\\\c d\n"
     assert passfile.stat().st_mode & 0o777 == 0o600
     assert "a:b" not in serve.URI
+
+
+def test_a_command_of_dlg_ml_gets_the_database_and_archive_of_the_server_and_no_password(
+    serve: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "secret").write_text("s3cret\n")
+    monkeypatch.setenv("POSTGRES_PASSWORD_FILE", str(tmp_path / "secret"))
+    monkeypatch.setenv("DLG_ML_ARCHIVE", "ngas://archive.example.org:7777/ml")
+    for name in ("PGPASSFILE", "MLFLOW_BACKEND_STORE_URI", "MLFLOW_ARTIFACTS_DESTINATION"):
+        monkeypatch.setenv(name, "")  # so that it is as before in the end
+    monkeypatch.setattr(serve, "wait_for_database", lambda: None)
+
+    def become(*command: str) -> None:
+        assert command == ("dlg-ml", "backup", "/backup/new")
+        raise SystemExit
+
+    monkeypatch.setattr(serve, "become", become)
+    with pytest.raises(SystemExit):
+        serve.main("dlg-ml", "backup", "/backup/new")
+    assert os.environ["MLFLOW_BACKEND_STORE_URI"] == "postgresql+psycopg://mlflow@postgres:5432/mlflow"
+    assert os.environ["MLFLOW_ARTIFACTS_DESTINATION"] == "ngas://archive.example.org:7777/ml"
+    assert "s3cret" in Path(os.environ["PGPASSFILE"]).read_text()
+    assert not [name for name, value in os.environ.items() if "s3cret" in value]
 
 
 def test_a_database_that_is_down_is_waited_for_with_one_line_and_then_given_up(

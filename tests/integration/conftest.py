@@ -37,7 +37,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def environment(home: Path) -> dict[str, str]:
     """The environment of a user whose stack is the tests'."""
     environment = {k: v for k, v in os.environ.items() if not k.startswith(("DLG_ML", "MLFLOW_TRACKING"))}
-    environment |= {"DLG_ML_HOME": str(home), "COLUMNS": "200", "NO_COLOR": "1"}
+    environment |= {"COLUMNS": "200", "NO_COLOR": "1"}
     environment["PYTHONPATH"] = os.pathsep.join(filter(None, (str(SCRIPTED), os.environ.get("PYTHONPATH"))))
     return environment
 
@@ -47,10 +47,12 @@ def command(environment: dict[str, str], tmp_path_factory: pytest.TempPathFactor
     """Runs `dlg-ml` as a user would, in a folder of its own."""
     folder = tmp_path_factory.mktemp("cwd")
 
-    def run(*arguments: str, check: bool = True, cwd: Path = folder) -> subprocess.CompletedProcess[str]:
+    def run(
+        *arguments: str, check: bool = True, cwd: Path = folder, home: Path = home
+    ) -> subprocess.CompletedProcess[str]:
         done = subprocess.run(
             [*DLG_ML, *arguments],
-            env=environment,
+            env=environment | {"DLG_ML_HOME": str(home)},
             cwd=cwd,
             capture_output=True,
             text=True,

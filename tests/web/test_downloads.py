@@ -70,7 +70,7 @@ def test_what_cannot_be_or_need_not_be_sent(open_site: Any, large: Any) -> None:
 
 
 def test_small_files_in_packs_and_empty_ones_come_whole_too(open_site: Any, site: Any, story: Any, hidden: Any) -> None:
-    picture = site.get(f"/results/{story.runs['infer']}/items/digits.B.4.heldback.npz.json").json["files"][0]
+    picture = site.get(f"/results/{story.runs['infer']}/items.json/digits.B.4.heldback.npz").json["files"][0]
     found = site.get(f"/files/{story.runs['infer']}/{picture}")
     assert found.status == 200
     assert len(found.body) == int(found.headers["content-length"]) > 0
