@@ -24,27 +24,6 @@ os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
 os.environ["MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR"] = "false"
 
 
-# The folders that one worker of `pytest -n 2 --dist loadgroup` runs alone: two whole stacks that start at the same time starve each
-# other, and a server that many tests share need not be started twice.
-GROUPS = {
-    "integration": "stack",
-    "stack": "stack",
-    "slurm": "stack",
-    "graphs": "engine",
-    "components": "engine",
-    "tracking": "tracking",
-    "web": "web",
-}
-
-
-# First, because xdist, which reads the marks, has a hook of the same name.
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    for item in items:
-        if group := GROUPS.get(item.path.relative_to(Path(__file__).parent).parts[0]):
-            item.add_marker(pytest.mark.xdist_group(group))
-
-
 @pytest.fixture(scope="session")
 def archive(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """URL of an embedded archive that lives as long as the test session."""
