@@ -95,7 +95,9 @@ class Admission:
         if refusal is None:
             await self._app(scope, receive, send)
         else:
-            await self._refuse(Request(scope), refusal)(scope, receive, send)
+            # Without the name that was asked for, which a page would say back as its own address.
+            nameless = {**scope, "headers": [field for field in scope["headers"] if field[0] != b"host"]}
+            await self._refuse(Request(nameless), refusal)(scope, receive, send)
 
     def _look(self, scope: Scope) -> Refusal | None:
         if len(scope.get("raw_path") or b"") + len(scope["query_string"]) > _LONGEST_ADDRESS:

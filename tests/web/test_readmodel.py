@@ -157,6 +157,9 @@ class Answers:
         found = [each for each in self.runs if experiments and (until is None or each.start <= until)]
         return [self._document(each) for each in sorted(found, key=lambda each: -each.start)[:limit]]
 
+    def cut(self, *arguments: Any) -> list[dict[str, Any]]:
+        raise SourceDown("MLflow", "cut")
+
     def changed_runs(self, experiments: Sequence[str], since: int) -> list[dict[str, Any]]:
         return [self._document(each) for each in self.runs if each.status == "RUNNING" or (each.end or 0) >= since]
 
@@ -255,3 +258,19 @@ def test_with_mlflow_down_what_was_read_stays_and_the_problem_is_told(
     answers.down = False
     refresher._look()
     assert refresher.freshness.problems == ()
+
+
+def test_a_reading_of_all_runs_that_broke_off_is_not_taken_for_complete(
+    refresher: Refresher, answers: Answers, reader: ModelReader, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(refreshing, "_FIRST", 3)
+    monkeypatch.setattr(refreshing, "_CHUNK", 10)
+    answers.runs = [run(number) for number in range(77)]
+    refresher._look()
+    newest, answers.newest_runs = answers.newest_runs, answers.cut  # type: ignore[method-assign]
+    refresher._look()
+    assert not refresher.freshness.complete
+    answers.newest_runs = newest  # type: ignore[method-assign]
+    _look(refresher)
+    assert refresher.freshness.complete
+    assert reader.count(RunFilter()) == 77

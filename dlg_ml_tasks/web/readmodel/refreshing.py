@@ -179,6 +179,9 @@ class Refresher:
             self._sweep = self._all_runs()
         try:
             next(self._sweep)
+        except SourceDown:
+            self._sweep = None  # a generator that has failed ends, and must not be taken for a complete reading
+            raise
         except StopIteration:
             self._sweep = None
             took = time.monotonic() - self._sweep_began
