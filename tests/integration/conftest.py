@@ -37,13 +37,13 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def environment(home: Path) -> dict[str, str]:
     """The environment of a user whose stack is the tests'."""
     environment = {k: v for k, v in os.environ.items() if not k.startswith(("DLG_ML", "MLFLOW_TRACKING"))}
-    environment |= {"COLUMNS": "200", "NO_COLOR": "1"}
+    environment |= {"DLG_ML_HOME": str(home), "COLUMNS": "200", "NO_COLOR": "1"}
     environment["PYTHONPATH"] = os.pathsep.join(filter(None, (str(SCRIPTED), os.environ.get("PYTHONPATH"))))
     return environment
 
 
 @pytest.fixture(scope="session")
-def command(environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Command:
+def command(environment: dict[str, str], home: Path, tmp_path_factory: pytest.TempPathFactory) -> Command:
     """Runs `dlg-ml` as a user would, in a folder of its own."""
     folder = tmp_path_factory.mktemp("cwd")
 

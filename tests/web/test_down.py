@@ -27,9 +27,12 @@ def test_with_mlflow_down_pages_stay_and_say_so(serve: Any, mlflow_gate: Any, st
 
 
 def test_with_the_archive_down_pages_stay_and_files_say_when_to_ask_again(
-    site: Any, archive_gate: Any, story: Any
+    serve: Any, mlflow_gate: Any, archive_gate: Any, story: Any
 ) -> None:
+    # A site of its own: what another test has looked at is kept, and shown without the archive.
+    site = serve(f"http://127.0.0.1:{mlflow_gate.port}", DLG_ML_WEB_PUBLIC="tagged", DLG_ML_WEB_RATE="0")
     infer = story.runs["infer"]
+    site.wait_for(lambda: site.get(f"/results/{infer}").status == 200)
     with archive_gate.closed():
         assert site.get("/").status == site.get(f"/results/{infer}").status == site.get(f"/runs/{infer}").status == 200
         for path in (f"/runs/{infer}/files", f"/results/{infer}/items/digits.B.4.heldback.npz"):
