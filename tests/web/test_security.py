@@ -77,7 +77,7 @@ def test_no_page_feed_search_or_header_shows_anything_hidden(site: Any, story: A
         seen.add(path)
         found = site.get(path)
         shown = found.text.replace(f"{hidden.word}-session", "").replace(f"Search for {hidden.word}", "")
-        if "q=" in path or "session=" in path:  # what was asked is said back, and no more
+        if hidden.word in path:  # what was asked is said back, and no more
             assert found.headers["content-type"].startswith("text/html")
             assert 'class="hits"' not in shown
             assert "<tbody>" not in shown
@@ -234,7 +234,7 @@ def test_no_input_however_large_or_odd_is_more_than_a_refusal(open_site: Any) ->
     ):
         found = open_site.get(path)
         assert found.status in (404, 422), (path, found.status)
-        for word in ("Traceback", "sqlite", "site-packages", "/work", "pydantic"):
+        for word in ("Traceback", "sqlite", "site-packages", "/srv", "pydantic"):
             assert word not in found.text
     for text in ("a%00bc", "%22%22%22", "*?()%20NEAR", "%f0%9f%98%80" * 50, "%ff%fe%fd"):
         assert open_site.get(f"/search?q={text}").status == 200, text
@@ -304,7 +304,7 @@ def test_an_answer_to_a_bug_says_nothing_of_it_and_has_the_headers_too(tmp_path:
 
     @app.get("/bug")
     def bug() -> None:
-        raise RuntimeError("password=hunter2 in /work/secret.py")
+        raise RuntimeError("password=hunter2 in /srv/secret.py")
 
     sent: list[Any] = []
 
