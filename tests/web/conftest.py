@@ -94,14 +94,17 @@ class Gate:
         self._waiting: list[socket.socket] = []
         threading.Thread(target=self._accept, daemon=True).start()
 
-    @contextmanager
-    def closed(self) -> Iterator[None]:
-        """Cut all connections, and every new one at once."""
-        self._open.clear()
+    def _cut(self) -> None:
         for end in self._ends:
             with suppress(OSError):
                 end.shutdown(socket.SHUT_RDWR)
         self._ends.clear()
+
+    @contextmanager
+    def closed(self) -> Iterator[None]:
+        """Cut all connections, and every new one at once."""
+        self._open.clear()
+        self._cut()
         try:
             yield
         finally:
@@ -111,10 +114,7 @@ class Gate:
     def hanging(self) -> Iterator[None]:
         """Cut all connections, and take every new one without a word, as a server that is stuck does."""
         self._stuck.set()
-        for end in self._ends:
-            with suppress(OSError):
-                end.shutdown(socket.SHUT_RDWR)
-        self._ends.clear()
+        self._cut()
         try:
             yield
         finally:
