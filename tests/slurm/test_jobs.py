@@ -20,6 +20,7 @@ from one_node import OneNodeSlurm
 from dlg_ml_tasks.tasks import ExecutorFailed, train
 from dlg_ml_tasks.tracking import Reference
 from dlg_ml_tasks.tracking.store import experiment_id
+from dlg_ml_tasks.tracking.tags import EPOCHS
 
 pytestmark = pytest.mark.integration
 HERE = Path(__file__).parent
@@ -30,7 +31,7 @@ STEPS = 5
 PARAMETERS = {"recipe": "slow_recipe:Slow", "steps_per_epoch": STEPS, "epochs": 12}
 
 
-def _eventually(condition: Callable[[], Any], seconds: float = 600) -> Any:
+def _eventually(condition: Callable[[], Any], seconds: float = 300) -> Any:
     deadline = time.monotonic() + seconds
     while not (found := condition()):
         assert time.monotonic() < deadline, "it never came"
@@ -43,8 +44,8 @@ def _runs(model: str) -> list[Run]:
     return list(client.search_runs([experiment_id(client)], f"params.model_name = '{model}'"))
 
 
-def _epochs(model: str) -> float:
-    return max((float(run.data.metrics.get("epochs", 0)) for run in _runs(model)), default=0)
+def _epochs(model: str) -> int:
+    return max((int(run.data.tags.get(EPOCHS, 0)) for run in _runs(model)), default=0)
 
 
 def _job(model: str) -> str:
