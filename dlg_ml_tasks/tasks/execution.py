@@ -19,8 +19,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from mlflow.entities import Run
-
 from dlg_ml_tasks.tasks import elsewhere, executors
 from dlg_ml_tasks.tasks.batches import Lost, refuse_if_too_many
 from dlg_ml_tasks.tasks.environment import environment_file, git_commit
@@ -32,7 +30,7 @@ from dlg_ml_tasks.tasks.rank import ONLY, Rank
 from dlg_ml_tasks.tasks.surroundings import end_quietly, ended, explained, recorded, scratch
 from dlg_ml_tasks.tasks.task import Outcome, Task
 from dlg_ml_tasks.tracking import Reference
-from dlg_ml_tasks.tracking.runs import TaskRun
+from dlg_ml_tasks.tracking.runs import FinishedRun, TaskRun
 from dlg_ml_tasks.tracking.sessions import record_reuse, store_once
 from dlg_ml_tasks.tracking.tags import CLUSTER, ENVIRONMENT
 
@@ -107,7 +105,7 @@ def execute(
         begin = TaskRun.start if force else TaskRun.find_or_start
         run = worked_on or begin(task.name, node, fingerprint, logged, inputs, tags, session)
         if not isinstance(run, TaskRun):
-            return _reuse(*run, session, node)
+            return _reuse(run, session, node)
     if executor:
         given = {port: list(references) for port, references in inputs.items()}
         order = Order(
@@ -132,12 +130,11 @@ def execute(
     return Outcome(result.reference, run.run_id, False, time.monotonic() - started, dict(result.metrics))
 
 
-def _reuse(run: Run, reference: Reference, session: str | None, node: str) -> Outcome:
+def _reuse(run: FinishedRun, session: str | None, node: str) -> Outcome:
     if session:
-        record_reuse(session, node, run.info.run_id)
-    log.info("%s reused run %s", node, run.info.run_id)
-    seconds = (run.info.end_time - run.info.start_time) / 1000
-    return Outcome(reference, run.info.run_id, True, seconds, dict(run.data.metrics))
+        record_reuse(session, node, run.run_id)
+    log.info("%s reused run %s", node, run.run_id)
+    return Outcome(run.reference, run.run_id, True, run.seconds, dict(run.metrics))
 
 
 @contextmanager

@@ -60,14 +60,26 @@ class Begun:
     artifact_uri: str
 
 
+@dataclass(frozen=True)
+class Found:
+    """A finished run: what it left, as a Reference in JSON, its last metrics, and when it began and ended (ms since 1970)."""
+
+    run_id: str
+    artifact_uri: str
+    start_time: int
+    end_time: int
+    output: str
+    metrics: Mapping[str, float]
+
+
 class Recorder(Protocol):
     """Begins and ends runs on a tracking server."""
 
     def begin(self, run: Beginning) -> Begun:
         """Begin a run."""
 
-    def begin_if_unknown(self, run: Beginning, fingerprint: str) -> Begun | None:
-        """Begin a run if the server can tell in the same call that no finished one has the fingerprint; else do nothing."""
+    def begin_unless_finished(self, run: Beginning, fingerprint: str) -> Begun | Found | None:
+        """Begin a run, or find the newest finished one with the fingerprint; None where that takes more than one call."""
 
     def end(
         self, run_id: str, status: str, params: Mapping[str, str], metrics: Sequence[Metric], tags: Mapping[str, str]
@@ -76,7 +88,7 @@ class Recorder(Protocol):
 
 
 class MlflowRecorder:
-    """Records by MLflow's own calls, as every server takes them. What is finished takes a search of its own."""
+    """Records by MLflow's own calls, as every server takes them."""
 
     def __init__(self, client: MlflowClient) -> None:
         self._client = client
@@ -94,7 +106,7 @@ class MlflowRecorder:
             self._client.log_inputs(info.run_id, datasets)
         return Begun(info.run_id, info.artifact_uri)
 
-    def begin_if_unknown(self, run: Beginning, fingerprint: str) -> Begun | None:
+    def begin_unless_finished(self, run: Beginning, fingerprint: str) -> Begun | Found | None:
         return None
 
     def end(
@@ -119,10 +131,10 @@ class DirectRecorder:
         question = _question(run)
         return Begun(question["run_id"], self._ask(BEGIN, question)["artifact_uri"])
 
-    def begin_if_unknown(self, run: Beginning, fingerprint: str) -> Begun | None:
+    def begin_unless_finished(self, run: Beginning, fingerprint: str) -> Begun | Found | None:
         question = _question(run)
         answer = self._ask(BEGIN, {**question, "unless_finished": fingerprint})
-        return Begun(question["run_id"], answer["artifact_uri"]) if answer["begun"] else None
+        return Found(**answer["found"]) if answer["found"] else Begun(question["run_id"], answer["artifact_uri"])
 
     def end(
         self, run_id: str, status: str, params: Mapping[str, str], metrics: Sequence[Metric], tags: Mapping[str, str]

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -19,7 +20,7 @@ from mlflow.store.artifact.artifact_repository_registry import get_artifact_repo
 
 from dlg_ml_tasks.tracking.artifacts import NgasArtifactRepository
 from dlg_ml_tasks.tracking.files import artifact_path, hash_files
-from dlg_ml_tasks.tracking.recording import Beginning, Begun, Input, Recorder
+from dlg_ml_tasks.tracking.recording import Beginning, Begun, Found, Input, Recorder
 from dlg_ml_tasks.tracking.reference import Reference, digest_of
 from dlg_ml_tasks.tracking.sessions import session_run
 from dlg_ml_tasks.tracking.store import experiment_id, reachable_client, recorder_for, remember_artifact_uri
@@ -42,6 +43,16 @@ _PROGRESS_INTERVAL = 1.0
 
 _MAX_TAG = 7900
 _MAX_PARAM = 5900
+
+
+@dataclass(frozen=True)
+class FinishedRun:
+    """A finished run whose output still exists; `seconds` is its duration."""
+
+    run_id: str
+    reference: Reference
+    seconds: float
+    metrics: Mapping[str, float]
 
 
 class TaskRun:
@@ -95,15 +106,16 @@ class TaskRun:
         inputs: Mapping[str, Sequence[Reference]],
         tags: Mapping[str, str],
         session: str | None,
-    ) -> TaskRun | tuple[Run, Reference]:
-        """The finished run with this fingerprint and its output, see `find_finished`; where there is none, `start` one."""
+    ) -> TaskRun | FinishedRun:
+        """The finished run with this fingerprint, see `find_finished`; where there is none, `start` one."""
         client = reachable_client()
         recorder = recorder_for(client)
         beginning = _beginning(client, task, node, fingerprint, inputs, tags, session)
-        begun = recorder.begin_if_unknown(beginning, fingerprint)
-        if begun is None and (found := find_finished(fingerprint)):
-            return found
-        return cls(client, recorder, begun or recorder.begin(beginning), params)
+        begun = recorder.begin_unless_finished(beginning, fingerprint)
+        if isinstance(begun, Begun):
+            return cls(client, recorder, begun, params)
+        found = (begun and _if_kept(client, begun)) or find_finished(fingerprint)
+        return found or cls(client, recorder, recorder.begin(beginning), params)
 
     @classmethod
     def take_up(cls, run_id: str) -> TaskRun:
@@ -210,15 +222,12 @@ def get_run(run_id: str) -> Run:
         raise
 
 
-def find_finished(fingerprint: str) -> tuple[Run, Reference] | None:
+def find_finished(fingerprint: str) -> FinishedRun | None:
     """The newest FINISHED run with this fingerprint whose output still exists."""
     client = reachable_client()
-    for run in _with_fingerprint(client, fingerprint, "attributes.status = 'FINISHED'"):
-        if OUTPUT in run.data.tags:
-            reference = Reference.model_validate_json(run.data.tags[OUTPUT])
-            if _exists(client, run, reference):
-                return run, reference
-    return None
+    finished = _with_fingerprint(client, fingerprint, "attributes.status = 'FINISHED'")
+    left = (_found(run) for run in finished if OUTPUT in run.data.tags)
+    return next(filter(None, (_if_kept(client, found) for found in left)), None)
 
 
 def find_output(run_id: str) -> Reference:
@@ -271,12 +280,25 @@ class FollowerRun(TaskRun):
         pass
 
 
-def _exists(client: MlflowClient, run: Run, reference: Reference) -> bool:
+def _found(run: Run) -> Found:
+    info = run.info
+    return Found(
+        info.run_id, info.artifact_uri, info.start_time, info.end_time, run.data.tags[OUTPUT], run.data.metrics
+    )
+
+
+def _if_kept(client: MlflowClient, found: Found) -> FinishedRun | None:
+    reference = Reference.model_validate_json(found.output)
+    seconds = (found.end_time - found.start_time) / 1000
+    return FinishedRun(found.run_id, reference, seconds, found.metrics) if _exists(client, found, reference) else None
+
+
+def _exists(client: MlflowClient, run: Found, reference: Reference) -> bool:
     if reference.kind == "files":
         # A task may hand on what another one made, as the gate does.
-        if reference.run_id != run.info.run_id:
+        if reference.run_id != run.run_id:
             return bool(client.list_artifacts(reference.run_id, artifact_path(reference)))
-        return bool(get_artifact_repository(run.info.artifact_uri).list_artifacts(artifact_path(reference)))
+        return bool(get_artifact_repository(run.artifact_uri).list_artifacts(artifact_path(reference)))
     name, version = reference.uri.removeprefix("models:/").split("/")
     try:
         client.get_model_version(name, version)

@@ -9,6 +9,7 @@ meet a server without it use MLflow's calls.
 from __future__ import annotations
 
 import json
+import math
 import sqlite3
 import uuid
 from collections.abc import Callable, Iterable, Mapping
@@ -25,11 +26,11 @@ from mlflow.utils.validation import _validate_batch_log_data, _validate_run_id
 from sqlalchemy import bindparam, delete, insert, select, update
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
-from starlette.responses import JSONResponse
+from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from dlg_ml_tasks.tracking.recording import BEGIN, END, HEALTH
-from dlg_ml_tasks.tracking.tags import FINGERPRINT
+from dlg_ml_tasks.tracking.tags import FINGERPRINT, OUTPUT
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -44,18 +45,23 @@ _FIND_EXPERIMENT = select(_EXPERIMENTS.c.artifact_location, _EXPERIMENTS.c.lifec
     _EXPERIMENTS.c.experiment_id == bindparam("experiment_id")
 )
 _FIND_RUN = select(_RUNS.c.run_uuid).where(_RUNS.c.run_uuid == bindparam("run_id"))
+_LEFT = _TAGS.alias()
 _FIND_FINISHED = (
-    select(_RUNS.c.run_uuid)
+    select(_RUNS.c.run_uuid, _RUNS.c.artifact_uri, _RUNS.c.start_time, _RUNS.c.end_time, _LEFT.c.value.label("output"))
     .join(_TAGS, _TAGS.c.run_uuid == _RUNS.c.run_uuid)
+    .join(_LEFT, _LEFT.c.run_uuid == _RUNS.c.run_uuid)
     .where(
         _TAGS.c.key == FINGERPRINT,
         _TAGS.c.value == bindparam("fingerprint"),
+        _LEFT.c.key == OUTPUT,
         _RUNS.c.experiment_id == bindparam("experiment_id"),
         _RUNS.c.status == "FINISHED",
         _RUNS.c.lifecycle_stage == "active",
     )
+    .order_by(_RUNS.c.start_time.desc())
     .limit(1)
 )
+_FIND_LATEST = select(_LATEST.c.key, _LATEST.c.value, _LATEST.c.is_nan).where(_LATEST.c.run_uuid == bindparam("run_id"))
 _FIND_DATASET = select(_DATASETS.c.dataset_uuid).where(
     _DATASETS.c.experiment_id == bindparam("experiment_id"),
     _DATASETS.c.name == bindparam("name"),
@@ -96,7 +102,7 @@ def create_app() -> Any:
 
 
 def begin(store: SqlAlchemyStore, asked: Mapping[str, Any]) -> dict[str, Any]:
-    """Create a run with its tags and inputs, unless a finished one has the fingerprint `unless_finished`; whether it was created.
+    """Create a run with its tags and inputs, or find the newest finished one with the fingerprint `unless_finished`.
 
     The client chooses the run's id, so that it can ask again when an answer got lost.
     """
@@ -105,8 +111,8 @@ def begin(store: SqlAlchemyStore, asked: Mapping[str, Any]) -> dict[str, Any]:
     _validate_run_id(run_id)
     with store.ManagedSessionMaker(read_only=False) as session:
         connection = session.connection()
-        if asked["unless_finished"] and _is_finished(connection, experiment_id, asked["unless_finished"]):
-            return {"begun": False}
+        if asked["unless_finished"] and (found := _finished(connection, experiment_id, asked["unless_finished"])):
+            return {"found": found}
         experiment = connection.execute(_FIND_EXPERIMENT, {"experiment_id": experiment_id}).one_or_none()
         if experiment is None or experiment.lifecycle_stage != "active":
             raise MlflowException(f"there is no active experiment {experiment_id}", RESOURCE_DOES_NOT_EXIST)
@@ -131,7 +137,7 @@ def begin(store: SqlAlchemyStore, asked: Mapping[str, Any]) -> dict[str, Any]:
                 _INSERT[_TAGS], [{"run_uuid": run_id, "key": tag.key, "value": tag.value} for tag in tags]
             )
             _add_inputs(connection, experiment_id, run_id, asked["inputs"])
-    return {"begun": True, "artifact_uri": artifact_uri}
+    return {"found": None, "artifact_uri": artifact_uri}
 
 
 def end(store: SqlAlchemyStore, asked: Mapping[str, Any]) -> dict[str, Any]:
@@ -153,9 +159,19 @@ def end(store: SqlAlchemyStore, asked: Mapping[str, Any]) -> dict[str, Any]:
     return {}
 
 
-def _is_finished(connection: Connection, experiment_id: int, fingerprint: str) -> bool:
+def _finished(connection: Connection, experiment_id: int, fingerprint: str) -> dict[str, Any] | None:
     run = connection.execute(_FIND_FINISHED, {"experiment_id": experiment_id, "fingerprint": fingerprint}).first()
-    return run is not None
+    if run is None:
+        return None
+    latest = connection.execute(_FIND_LATEST, {"run_id": run.run_uuid})
+    return {
+        "run_id": run.run_uuid,
+        "artifact_uri": run.artifact_uri,
+        "start_time": run.start_time,
+        "end_time": run.end_time,
+        "output": run.output,
+        "metrics": {row.key: math.nan if row.is_nan else row.value for row in latest},
+    }
 
 
 def _add_inputs(connection: Connection, experiment_id: int, run_id: str, inputs: Iterable[Mapping[str, str]]) -> None:
@@ -227,10 +243,12 @@ def _tags(tags: Mapping[str, str]) -> list[RunTag]:
 def _answering(
     store: Callable[[], Any], work: Callable[[SqlAlchemyStore, Mapping[str, Any]], dict[str, Any]]
 ) -> Callable[[Request], Any]:
-    async def answer(request: Request) -> JSONResponse:
+    async def answer(request: Request) -> Response:
         asked = json.loads(await request.body())
         try:
-            return JSONResponse(await run_in_threadpool(work, store(), asked))
+            # Not JSONResponse, which refuses NaN: a metric may be that.
+            answer = json.dumps(await run_in_threadpool(work, store(), asked))
+            return Response(answer, media_type="application/json")
         except MlflowException as error:
             return JSONResponse(json.loads(error.serialize_as_json()), error.get_http_status_code())
 

@@ -1,4 +1,4 @@
-"""The names of the tags (and of one metric) that a run, a session and a reuse carry in MLflow."""
+"""The names of the tags that a run, a session and a reuse carry in MLflow."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ REUSED = "dlg_ml.reused."
 PARENT = "mlflow.parentRunId"
 NOTE = "mlflow.note.content"
 EPOCHS = "dlg_ml.epochs"
-"""Metric: epochs whose checkpoint is in the archive."""
+"""How many epochs' checkpoint is in the archive."""
 CLUSTER = "dlg_ml.cluster"
 """On a run whose work a cluster does, which goes on when who began the run is gone."""
 JOB = "dlg_ml.job"

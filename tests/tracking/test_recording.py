@@ -20,10 +20,10 @@ from mlflow.exceptions import MlflowException
 
 from dlg_ml_tasks.tracking import Reference
 from dlg_ml_tasks.tracking.errors import TrackingUnreachable
-from dlg_ml_tasks.tracking.recording import Beginning, DirectRecorder, Input, MlflowRecorder, Recorder
+from dlg_ml_tasks.tracking.recording import Beginning, Begun, DirectRecorder, Found, Input, MlflowRecorder, Recorder
 from dlg_ml_tasks.tracking.runs import TaskRun
 from dlg_ml_tasks.tracking.store import reachable_client, recorder_for
-from dlg_ml_tasks.tracking.tags import FINGERPRINT
+from dlg_ml_tasks.tracking.tags import FINGERPRINT, OUTPUT
 
 NAMES = ("raw-0", "raw-1")
 
@@ -141,12 +141,21 @@ def test_asking_twice_changes_nothing(client: MlflowClient, server: str, experim
 
 def test_a_run_begins_only_if_no_finished_one_has_the_fingerprint(server: str, experiment: str) -> None:
     recorder = DirectRecorder(server)
-    begun = recorder.begin_if_unknown(_beginning(experiment, **{FINGERPRINT: "f1"}), "f1")
-    assert begun is not None
-    assert recorder.begin_if_unknown(_beginning(experiment, **{FINGERPRINT: "f1"}), "f1") is not None
-    recorder.end(begun.run_id, "FINISHED", {}, [], {})
-    assert recorder.begin_if_unknown(_beginning(experiment, **{FINGERPRINT: "f1"}), "f1") is None
-    assert recorder.begin_if_unknown(_beginning(experiment, **{FINGERPRINT: "f2"}), "f2") is not None
+
+    def begin(fingerprint: str) -> Begun | Found | None:
+        return recorder.begin_unless_finished(_beginning(experiment, **{FINGERPRINT: fingerprint}), fingerprint)
+
+    first, second = begin("f1"), begin("f1")
+    assert isinstance(first, Begun) and isinstance(second, Begun)
+    recorder.end(first.run_id, "FINISHED", {}, [], {})
+    assert isinstance(begin("f1"), Begun), "a run without an output leaves nothing to reuse"
+    metrics = [Metric("loss", 0.5, 1, 0), Metric("score", float("nan"), 1, 0)]
+    recorder.end(second.run_id, "FINISHED", {}, metrics, {OUTPUT: "what it left"})
+    found = begin("f1")
+    assert isinstance(found, Found)
+    assert (found.run_id, found.artifact_uri, found.output) == (second.run_id, second.artifact_uri, "what it left")
+    assert found.metrics == pytest.approx({"loss": 0.5, "score": float("nan")}, nan_ok=True)
+    assert isinstance(begin("f2"), Begun)
 
 
 def test_a_task_run_uses_the_two_calls_where_the_server_takes_them(client: MlflowClient, server: str) -> None:

@@ -64,7 +64,7 @@ def test_only_a_finished_run_whose_output_exists_can_be_reused(tmp_path: Path) -
     reference = _finish(run, tmp_path / "in")
     found = find_finished(FINGERPRINT)
     assert found is not None
-    assert found[1] == reference
+    assert (found.run_id, found.reference) == (run.run_id, reference)
     get_artifact_repository(MlflowClient().get_run(run.run_id).info.artifact_uri).delete_artifacts("raw")
     assert find_finished(FINGERPRINT) is None
 
