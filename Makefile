@@ -27,7 +27,7 @@ slurm:
 	bash scripts/slurm.sh
 
 test: check browser slurm
-	$(BIN)/pytest
+	$(BIN)/pytest -n 2
 
 # Needs a container engine and root. In order, because each test of a stack builds on the one before; says what it skips and why.
 test-deploy: setup browser

@@ -11,10 +11,12 @@ import time
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 from urllib.error import URLError
 from urllib.request import urlopen
 
 import pytest
+from xdist.scheduler import LoadScopeScheduling
 
 START_SECONDS = 180
 
@@ -22,6 +24,33 @@ START_SECONDS = 180
 os.environ["OMP_NUM_THREADS"] = "1"
 os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
 os.environ["MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR"] = "false"
+
+
+SLOW_FOLDERS = ("integration", "web", "slurm", "components", "tracking", "stack")
+"""They begin first, so that no worker ends long after the other."""
+
+
+def _folder(nodeid: str) -> str:
+    return Path(nodeid.partition("::")[0]).parts[1]
+
+
+class FoldersInTurn(LoadScopeScheduling):  # type: ignore[misc]
+    """Gives each worker of `pytest -n` whole folders: a server that a folder's tests share is started once, and the whole stacks of
+    `integration`, which take the usual ports, never meet.
+    """
+
+    def _split_scope(self, nodeid: str) -> str:
+        return _folder(nodeid)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> FoldersInTurn:
+    config.option.loadscopereorder = False  # by number of tests
+    return FoldersInTurn(config, log)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: _folder(item.nodeid) not in SLOW_FOLDERS)
 
 
 @pytest.fixture(scope="session")

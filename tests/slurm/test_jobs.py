@@ -253,7 +253,7 @@ def test_the_batch_script_of_a_whole_night_goes_on_after_the_notice_of_its_time_
     venv.mkdir(parents=True)
     (venv / "activate").write_text(f"export PATH={Path(sys.executable).parent}:$PATH\n")
     monkeypatch.setenv("DLG_ML_VENV", str(venv.parent))
-    set_pace(1)
+    set_pace(0.2)  # of the recipe's own 60 steps per epoch
     words = ("--export=ALL", "--chdir", str(tmp_path), str(NIGHT), "slow_recipe:Slow", "night", "sample:night-A")
     job = slurm.command("sbatch", "--parsable", "--cpus-per-task=1", "--mem=1G", *words).strip()
     _eventually(lambda: _epochs("night") or _ended(slurm, job))
