@@ -30,7 +30,7 @@ from dlg_ml_tasks.tasks.rank import ONLY, Rank
 from dlg_ml_tasks.tasks.surroundings import end_quietly, ended, explained, recorded, scratch
 from dlg_ml_tasks.tasks.task import Outcome, Task
 from dlg_ml_tasks.tracking import Reference
-from dlg_ml_tasks.tracking.runs import FinishedRun, TaskRun
+from dlg_ml_tasks.tracking.runs import FinishedRun, TaskRun, TaskToRun
 from dlg_ml_tasks.tracking.sessions import record_reuse, store_once
 from dlg_ml_tasks.tracking.tags import CLUSTER, ENVIRONMENT
 
@@ -103,7 +103,7 @@ def execute(
             tags[ENVIRONMENT] = store_once(session, *environment_file())
         logged = checked.model_dump(mode="json")
         begin = TaskRun.start if force else TaskRun.find_or_start
-        run = worked_on or begin(task.name, node, fingerprint, logged, inputs, tags, session)
+        run = worked_on or begin(TaskToRun(task.name, node, fingerprint, logged, inputs, tags, session))
         if not isinstance(run, TaskRun):
             return _reuse(run, session, node)
     if executor:
@@ -149,6 +149,6 @@ def _refused(
     except Exception:
         if session:
             reason = traceback.format_exc()
-            started = params.model_dump(mode="json")
-            end_quietly(lambda: TaskRun.start(task.name, node, "", started, inputs, {}, session).fail(reason))
+            what = TaskToRun(task.name, node, "", params.model_dump(mode="json"), inputs, session=session)
+            end_quietly(lambda: TaskRun.start(what).fail(reason))
         raise

@@ -46,6 +46,19 @@ _MAX_PARAM = 5900
 
 
 @dataclass(frozen=True)
+class TaskToRun:
+    """What a run says of its task from the beginning: the task's name, and its own in the graph; tags are further ones."""
+
+    task: str
+    node: str
+    fingerprint: str
+    params: Mapping[str, Any] = MappingProxyType({})
+    inputs: Mapping[str, Sequence[Reference]] = MappingProxyType({})
+    tags: Mapping[str, str] = MappingProxyType({})
+    session: str | None = None
+
+
+@dataclass(frozen=True)
 class FinishedRun:
     """A finished run whose output still exists; `seconds` is its duration."""
 
@@ -80,42 +93,23 @@ class TaskRun:
         self._last_progress = time.monotonic()
 
     @classmethod
-    def start(
-        cls,
-        task: str,
-        node: str,
-        fingerprint: str,
-        params: Mapping[str, Any],
-        inputs: Mapping[str, Sequence[Reference]],
-        tags: Mapping[str, str],
-        session: str | None,
-    ) -> TaskRun:
+    def start(cls, what: TaskToRun) -> TaskRun:
         """Create the run with its tags and input references; the parameters follow with the first progress or at the end."""
         client = reachable_client()
         recorder = recorder_for(client)
-        begun = recorder.begin(_beginning(client, task, node, fingerprint, inputs, tags, session))
-        return cls(client, recorder, begun, params)
+        return cls(client, recorder, recorder.begin(_beginning(client, what)), what.params)
 
     @classmethod
-    def find_or_start(
-        cls,
-        task: str,
-        node: str,
-        fingerprint: str,
-        params: Mapping[str, Any],
-        inputs: Mapping[str, Sequence[Reference]],
-        tags: Mapping[str, str],
-        session: str | None,
-    ) -> TaskRun | FinishedRun:
-        """The finished run with this fingerprint, see `find_finished`; where there is none, `start` one."""
+    def find_or_start(cls, what: TaskToRun) -> TaskRun | FinishedRun:
+        """The finished run with the task's fingerprint, see `find_finished`; where there is none, `start` one."""
         client = reachable_client()
         recorder = recorder_for(client)
-        beginning = _beginning(client, task, node, fingerprint, inputs, tags, session)
-        begun = recorder.begin_unless_finished(beginning, fingerprint)
+        beginning = _beginning(client, what)
+        begun = recorder.begin_unless_finished(beginning, what.fingerprint)
         if isinstance(begun, Begun):
-            return cls(client, recorder, begun, params)
-        found = (begun and _if_kept(client, begun)) or find_finished(fingerprint)
-        return found or cls(client, recorder, recorder.begin(beginning), params)
+            return cls(client, recorder, begun, what.params)
+        found = (begun and _if_kept(client, begun)) or find_finished(what.fingerprint)
+        return found or cls(client, recorder, recorder.begin(beginning), what.params)
 
     @classmethod
     def take_up(cls, run_id: str) -> TaskRun:
@@ -317,31 +311,24 @@ def _with_fingerprint(client: MlflowClient, fingerprint: str, condition: str) ->
     )
 
 
-def _beginning(
-    client: MlflowClient,
-    task: str,
-    node: str,
-    fingerprint: str,
-    inputs: Mapping[str, Sequence[Reference]],
-    tags: Mapping[str, str],
-    session: str | None,
-) -> Beginning:
+def _beginning(client: MlflowClient, what: TaskToRun) -> Beginning:
+    uris = {port: [ref.uri for ref in refs] for port, refs in what.inputs.items()}
     all_tags = {
-        TASK: task,
-        NODE: node,
-        FINGERPRINT: fingerprint,
-        INPUTS: _short(json.dumps({port: [ref.uri for ref in refs] for port, refs in inputs.items()}), _MAX_TAG),
-        **tags,
+        TASK: what.task,
+        NODE: what.node,
+        FINGERPRINT: what.fingerprint,
+        INPUTS: _short(json.dumps(uris), _MAX_TAG),
+        **what.tags,
     }
-    if session:
-        all_tags |= {SESSION: session, PARENT: session_run(client, session)}
+    if what.session:
+        all_tags |= {SESSION: what.session, PARENT: session_run(client, what.session)}
     datasets = [
         # MLflow keeps 36 characters of a dataset's digest.
         Input(f"{port}-{index}", ref.digest[:32], ref.kind, json.dumps({"uri": ref.uri}), port)
-        for port, refs in inputs.items()
+        for port, refs in what.inputs.items()
         for index, ref in enumerate(refs)
     ]
-    return Beginning(experiment_id(client), node, all_tags, datasets)
+    return Beginning(experiment_id(client), what.node, all_tags, datasets)
 
 
 def _metrics(values: Mapping[str, float], step: int = 0) -> list[Metric]:

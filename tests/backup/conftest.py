@@ -39,7 +39,7 @@ def record(uri: str, port: int, folder: Path) -> tuple[Reference, str]:
     """A finished task with files of every sort, and one that never ended; MLflow's tables are made if need be."""
     from mlflow import MlflowClient
 
-    from dlg_ml_tasks.tracking.runs import TaskRun
+    from dlg_ml_tasks.tracking.runs import TaskRun, TaskToRun
 
     files = folder / "files"
     (files / "small").mkdir(parents=True)
@@ -51,10 +51,10 @@ def record(uri: str, port: int, folder: Path) -> tuple[Reference, str]:
         patch.setenv("MLFLOW_TRACKING_URI", uri)
         patch.setenv("DLG_ML_EXPERIMENT", "recorded")
         MlflowClient().create_experiment("recorded", artifact_location=f"ngas://127.0.0.1:{port}/mlflow/recorded")
-        run = TaskRun.start("load", "load", FINGERPRINT, {}, {}, {}, None)
+        run = TaskRun.start(TaskToRun("load", "load", FINGERPRINT))
         reference = run.log_files(files, "output", FINGERPRINT)
         run.finish(reference)
-        unfinished = TaskRun.start("train", "train", FINGERPRINT, {}, {}, {}, None)
+        unfinished = TaskRun.start(TaskToRun("train", "train", FINGERPRINT))
     return reference, unfinished.run_id
 
 

@@ -14,7 +14,7 @@ from dlg_ml_tasks.tasks.executors import waiting
 from dlg_ml_tasks.tasks.executors.executor import ExecutorSilent, State, Verdict
 from dlg_ml_tasks.tracking import Reference
 from dlg_ml_tasks.tracking.relay import LogRelay
-from dlg_ml_tasks.tracking.runs import TaskRun
+from dlg_ml_tasks.tracking.runs import TaskRun, TaskToRun
 
 pytestmark = pytest.mark.usefixtures("tracking")
 REFERENCE = Reference(kind="model", uri="models:/m/1", run_id="0" * 32, digest="a" * 64, fingerprint="f" * 64)
@@ -69,7 +69,7 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def run() -> Iterator[TaskRun]:
-    yield TaskRun.start("train", "train", "f" * 64, {}, {}, {}, None)
+    yield TaskRun.start(TaskToRun("train", "train", "f" * 64))
 
 
 def _tags(run: TaskRun) -> dict[str, str]:

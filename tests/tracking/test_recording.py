@@ -21,7 +21,7 @@ from mlflow.exceptions import MlflowException
 from dlg_ml_tasks.tracking import Reference
 from dlg_ml_tasks.tracking.errors import TrackingUnreachable
 from dlg_ml_tasks.tracking.recording import Beginning, Begun, DirectRecorder, Found, Input, MlflowRecorder, Recorder
-from dlg_ml_tasks.tracking.runs import TaskRun
+from dlg_ml_tasks.tracking.runs import TaskRun, TaskToRun
 from dlg_ml_tasks.tracking.store import reachable_client, recorder_for
 from dlg_ml_tasks.tracking.tags import FINGERPRINT, OUTPUT
 
@@ -161,7 +161,8 @@ def test_a_run_begins_only_if_no_finished_one_has_the_fingerprint(server: str, e
 def test_a_task_run_uses_the_two_calls_where_the_server_takes_them(client: MlflowClient, server: str) -> None:
     assert isinstance(recorder_for(reachable_client()), DirectRecorder)
     reference = Reference(kind="model", uri="models:/m/1", run_id="0" * 32, digest="1" * 64, fingerprint="2" * 64)
-    run = TaskRun.find_or_start("train", "train", "3" * 64, {"seed": 1}, {"data": [reference]}, {}, "a-session")
+    what = TaskToRun("train", "train", "3" * 64, {"seed": 1}, {"data": [reference]}, session="a-session")
+    run = TaskRun.find_or_start(what)
     assert isinstance(run, TaskRun)
     run.log_metrics({"loss": 1.0}, 3)
     run.finish(reference, {"loss": 2.0})

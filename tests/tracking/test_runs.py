@@ -13,7 +13,7 @@ from mlflow.store.artifact.artifact_repository_registry import get_artifact_repo
 from dlg_ml_tasks.tracking import Reference, digest_of
 from dlg_ml_tasks.tracking.errors import ContentChanged, TrackingUnreachable
 from dlg_ml_tasks.tracking.files import download, hash_files
-from dlg_ml_tasks.tracking.runs import TaskRun, end_run, find_finished
+from dlg_ml_tasks.tracking.runs import TaskRun, TaskToRun, end_run, find_finished
 from dlg_ml_tasks.tracking.sessions import (
     SessionRuns,
     begin_session,
@@ -31,7 +31,9 @@ FINGERPRINT = "f" * 64
 
 
 def _start(session: str | None = None, node: str = "load") -> TaskRun:
-    return TaskRun.start("load_raw", node, FINGERPRINT, {"sources": ["x"], "seed": 1}, {}, {"extra": "1"}, session)
+    return TaskRun.start(
+        TaskToRun("load_raw", node, FINGERPRINT, {"sources": ["x"], "seed": 1}, tags={"extra": "1"}, session=session)
+    )
 
 
 def _finish(run: TaskRun, folder: Path, content: bytes = b"1") -> Reference:
