@@ -7,6 +7,7 @@ engine is imported by `main` only.
 from __future__ import annotations
 
 import os
+import queue
 import sys
 from typing import Any
 
@@ -14,6 +15,13 @@ from dlg_ml_tasks.components import process
 
 _RANKS = ("RANK", "LOCAL_RANK", "SLURM_PROCID", "JSM_NAMESPACE_RANK")
 """Where Lightning looks for the number of its process among those that train together."""
+
+
+class _Patient(queue.Queue[Any]):
+    """A queue that waits a moment before it says that it is empty, and so wakes its reader when something comes."""
+
+    def get_nowait(self) -> Any:
+        return self.get(timeout=0.5)
 
 
 def main(arguments: list[str]) -> None:
@@ -72,6 +80,11 @@ def main(arguments: list[str]) -> None:
             while self.rpc_running:
                 gevent.sleep(0.2)
             super().stop_zrpcserver()
+
+        def start(self) -> None:
+            super().start()
+            # The engine looks a hundred times a second whether there is an event, in each of two threads.
+            self._events_in, self._events_out = _Patient(), _Patient()
 
         def shutdown(self) -> None:
             self._ends.stop()
