@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -52,9 +52,9 @@ class TaskToRun:
     task: str
     node: str
     fingerprint: str
-    params: Mapping[str, Any] = MappingProxyType({})
-    inputs: Mapping[str, Sequence[Reference]] = MappingProxyType({})
-    tags: Mapping[str, str] = MappingProxyType({})
+    params: Mapping[str, Any] = field(default_factory=dict)
+    inputs: Mapping[str, Sequence[Reference]] = field(default_factory=dict)
+    tags: Mapping[str, str] = field(default_factory=dict)
     session: str | None = None
 
 
