@@ -86,7 +86,17 @@ def follow(
         stuck = time.monotonic() - changed > stuck_after
         if watch.has_ended(seen) or (stuck and not seen.runs):
             return watch.result(seen, tasks)
-        time.sleep(max(interval, (time.monotonic() - asked) * (1 / _PART_OF_TIME - 1)))
+        asking = time.monotonic() - asked - watch.asked_once
+        _wait(watch, max(interval, asking * (1 / _PART_OF_TIME - 1)), interval)
+
+
+def _wait(watch: _Watch, seconds: float, interval: float) -> None:
+    """Wait until it is time to look again, or until the engine says that the session has ended, which costs little to ask."""
+    until = time.monotonic() + seconds
+    while (left := until - time.monotonic()) > 0:
+        time.sleep(min(interval, left))
+        if left > interval and watch.is_told_ended():
+            return
 
 
 def observe(
@@ -150,6 +160,8 @@ class _Watch:
         self._hosts: frozenset[str] = frozenset()
         self._drops: dict[str, Mapping[str, int]] = {}
         self._given_up = False
+        self.asked_once = 0.0
+        """Seconds of the last look that no other one will take: for the graph."""
         self._errors: dict[str, str] = {}
         self._asked: Counter[str] = Counter()
 
@@ -171,8 +183,11 @@ class _Watch:
     def _look(self) -> _Seen:
         states = self._island.session_states(self._session)
         lost = self._lost(states)
+        self.asked_once = 0.0
         if self._graph is None and self._is_deployed(states):
+            asked = time.monotonic()
             self._graph = DeployedGraph(self._island.graph(self._session))
+            self.asked_once = time.monotonic() - asked
             # Of a node that was silent already the graph tells nothing; it must be taken to hold a part.
             self._hosts = self._graph.hosts | states.silent
             lost = self._lost(states)
@@ -184,6 +199,14 @@ class _Watch:
         if parts and all(state >= SessionState.RUNNING for state in parts.values()):
             self._drops |= self._island.drop_states(self._session)
         return _Seen(parts, dict(self._drops), lost)
+
+    def is_told_ended(self) -> bool:
+        """Whether the nodes say that the session has ended; if they do not, it may have all the same."""
+        try:
+            states = self._island.session_states(self._session).states
+        except EngineUnreachable:
+            return False
+        return bool(states) and all(state in ENDED for state in states.values())
 
     def _is_deployed(self, states: NodeStates) -> bool:
         if states.states:
