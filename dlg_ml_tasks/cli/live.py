@@ -6,6 +6,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import asdict, replace
 from datetime import datetime, timezone
+from functools import cache
 from typing import Any
 
 import requests
@@ -32,7 +33,13 @@ TRACKING_ERRORS = (MlflowException, TrackingUnreachable, requests.RequestExcepti
 def the_island() -> Island:
     """The data island manager of the environment or of the running embedded stack."""
     host, port = stack.resolve(stack.home_directory()).require_island()
-    return Island(f"{host}:{port}")
+    return _island(f"{host}:{port}")
+
+
+@cache
+def _island(address: str) -> Island:
+    """One for all, because it remembers the graphs that it deployed."""
+    return Island(address)
 
 
 def start(graph: dict[str, Any], nodes: str | None = None) -> str:

@@ -17,6 +17,7 @@ from dlg_ml_tasks.graphs.island import Island
 from dlg_ml_tasks.tasks import BadInput
 
 FILE_DROP = "dlg.data.drops.file.FileDROP"
+MEMORY_DROP = "dlg.data.drops.memory.InMemoryDROP"
 
 _FOR_EDITORS = ("applicationArgs", "componentParams", "constraintParams", "fields")
 """What a component's drop carries besides its values: names, texts and defaults, nine tenths of it."""
@@ -110,8 +111,10 @@ def _prepare(drop: dict[str, Any]) -> None:
     if drop.get("dropclass") == FILE_DROP and not drop.get("filepath"):
         drop["filepath"] = UNIQUE_FILE
         drop.get("applicationArgs", {}).get("filepath", {})["value"] = UNIQUE_FILE
-    if task_of(str(drop.get("dropclass", ""))):
+    is_task = bool(task_of(str(drop.get("dropclass", ""))))
+    if is_task:
         # The engine's own key keeps 4 characters of the node's id, and drops of the same key get each other's log records.
         drop["humanReadableKey"] = copy_name(str(drop.get("name", "")), drop.get("iid", "0"))
+    if is_task or drop.get("dropclass") == MEMORY_DROP:
         for field in _FOR_EDITORS:
             drop.pop(field, None)
