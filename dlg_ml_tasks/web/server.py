@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import sys
 from typing import Any
 
 import uvicorn
@@ -14,6 +15,8 @@ from dlg_ml_tasks.web.settings import Settings
 from dlg_ml_tasks.web.transfer.streaming import TRANSPORT
 
 _CONNECTIONS = 500
+_SWITCH_S = 0.0005
+"""Seconds for which a thread that computes keeps Python's lock from others: while runs are read, a page waits dozens of times."""
 _STALLED_MS = 120_000
 
 
@@ -46,6 +49,7 @@ def serve(settings: Settings, host: str, port: int) -> None:
         proxy_headers=bool(settings.proxies),
         forwarded_allow_ips=",".join(settings.proxies),
     )
+    sys.setswitchinterval(_SWITCH_S)
     listener = config.bind_socket()
     if hasattr(socket, "TCP_USER_TIMEOUT"):
         # Every connection inherits it: whoever asks for much and takes nothing does not stay for ever.

@@ -93,7 +93,7 @@ def test_the_pages_connection_cannot_write(database: Database) -> None:
 
 def test_names_are_found_in_any_case_and_from_two_letters_on(writer: ModelWriter, reader: ModelReader) -> None:
     writer.put_runs([run(1, name="Train-Night-A")])
-    writer.put_items(run(1).run_id, [Item("raw", 'zen.2458"; DROP.uvh5', "ab" * 32, 5)])
+    writer.put_items({run(1).run_id: [Item("raw", 'zen.2458"; DROP.uvh5', "ab" * 32, 5)]})
     assert [hit.target for hit in reader.search("train-NIGHT", 9)] == [run(1).run_id]
     assert [hit.kind for hit in reader.search("ze", 9)] == ["file"]
     assert [hit.text for hit in reader.search('2458"; DROP', 9)] == ['zen.2458"; DROP.uvh5']
@@ -102,7 +102,7 @@ def test_names_are_found_in_any_case_and_from_two_letters_on(writer: ModelWriter
 
 def test_a_run_that_goes_takes_its_files_edges_and_names_along(writer: ModelWriter, reader: ModelReader) -> None:
     writer.put_runs([run(1), run(2, inputs=(Input("raw", f"runs:/{1:032x}/raw"),))])
-    writer.put_items(run(1).run_id, [Item("raw", "a.uvh5", "ab" * 32, 5)])
+    writer.put_items({run(1).run_id: [Item("raw", "a.uvh5", "ab" * 32, 5)]})
     assert [edge.target for edge in reader.targets(f"run:{1:032x}")] == [f"run:{2:032x}"]
     writer.drop_run(run(1).run_id)
     writer.drop_run(run(2).run_id)

@@ -212,19 +212,28 @@ class Refresher:
     def _look_at_items(self) -> bool:
         """Read the tables of contents of some finished runs; whether there are more."""
         runs = self._writer.runs_without_items(tuple(_WITH_ITEMS), _ITEMS_AT_ONCE)
-        for run in runs:
-            if self._stop.is_set():
-                return False
-            self._put_items(run)
+        found: dict[str, list[Item]] = {}
+        try:
+            for run in runs:
+                if self._stop.is_set():
+                    return False
+                found[run.run_id] = self._readable_items(run)
+        finally:
+            # At once, because pages are made anew with each change.
+            self._writer.put_items(found)
         return len(runs) == _ITEMS_AT_ONCE
 
-    def _put_items(self, run: Run) -> None:
-        """Keep what a run's table of contents says. Any program may have written it; a bad one must not stop the others."""
+    def _readable_items(self, run: Run) -> list[Item]:
+        """What a run's table of contents says. Any program may have written it; a bad one must not stop the others."""
         try:
-            self._writer.put_items(run.run_id, self._items(run))
+            items = self._items(run)
+            for value in (value for item in items for value in item):
+                # As the database does with texts that are no Unicode and numbers that are too large.
+                value.to_bytes(8, "big", signed=True) if isinstance(value, int) else value.encode()
+            return items
         except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
             log.warning("run %s: its %s cannot be read (%r)", run.run_id, _WITH_ITEMS[run.task], error)
-            self._writer.put_items(run.run_id, [])
+            return []
 
     def _items(self, run: Run) -> list[Item]:
         try:

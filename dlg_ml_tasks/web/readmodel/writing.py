@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from typing import Any, NamedTuple
@@ -74,18 +74,20 @@ class ModelWriter:
                     self._put_edges(node, edges)
         self.generation += 1
 
-    def put_items(self, run_id: str, items: Sequence[Item]) -> None:
-        """Say what a run's artifacts hold; a run's are read once, because what is archived does not change."""
+    def put_items(self, items_of: Mapping[str, Sequence[Item]]) -> None:
+        """Say what the artifacts of runs, by id, hold; a run's are read once, because what is archived does not change."""
         with self._transaction():
-            self._db.executemany(
-                "INSERT OR REPLACE INTO items VALUES (?, ?, ?, ?, ?, ?)", [(run_id, *i) for i in items]
-            )
-            self._db.execute("INSERT OR REPLACE INTO read_items VALUES (?)", (run_id,))
-            raw = [item for item in items if item.kind == "raw"]
-            self._put_edges(f"files:{run_id}", [Edge(f"file:{item.sha256}", f"run:{run_id}", "raw") for item in raw])
-            for item in raw:
-                self._name(run_id, "file", item.sha256, item.name)
-        self.generation += 1
+            for run_id, items in items_of.items():
+                self._put_items(run_id, items)
+        self.generation += any(items_of.values())
+
+    def _put_items(self, run_id: str, items: Sequence[Item]) -> None:
+        self._db.executemany("INSERT OR REPLACE INTO items VALUES (?, ?, ?, ?, ?, ?)", [(run_id, *i) for i in items])
+        self._db.execute("INSERT OR REPLACE INTO read_items VALUES (?)", (run_id,))
+        raw = [item for item in items if item.kind == "raw"]
+        self._put_edges(f"files:{run_id}", [Edge(f"file:{item.sha256}", f"run:{run_id}", "raw") for item in raw])
+        for item in raw:
+            self._name(run_id, "file", item.sha256, item.name)
 
     def put_fact(self, name: str, value: object) -> None:
         """Remember something about the whole, such as the archive's size."""
