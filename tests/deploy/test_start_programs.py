@@ -80,6 +80,18 @@ def test_no_name_of_a_secret_is_said_too(serve: ModuleType, monkeypatch: pytest.
         serve.read_secret()
 
 
+@pytest.mark.parametrize("url", ["http://ngas:7777/mlflow", "ngas://ngas:port/mlflow", ""])
+def test_an_archive_that_is_no_url_of_one_is_refused_before_the_database_is_asked(
+    serve: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], url: str
+) -> None:
+    monkeypatch.setenv("DLG_ML_ARCHIVE", url)
+    with pytest.raises(SystemExit) as left:
+        serve.main("server")
+    assert left.value.code == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("mlflow: DLG_ML_ARCHIVE: ")
+
+
 def test_the_password_goes_into_a_file_for_the_driver_whatever_its_characters(
     serve: ModuleType, tmp_path: Path
 ) -> None:
