@@ -14,10 +14,12 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.deploy
 
+TOP = Path(__file__).parents[2]
+
 
 def run(image: str, *options: str, command: tuple[str, ...] = ()) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        ["docker", "run", "--rm", *options, image, *command], capture_output=True, text=True, timeout=120, check=False
+        ["docker", "run", "--rm", *options, image, *command], capture_output=True, text=True, timeout=600, check=False
     )
 
 
@@ -32,6 +34,20 @@ def test_an_image_is_small_enough_and_has_no_build_tools(
     assert image.labels["org.opencontainers.image.version"] == "0.1.0"
     found = run(images[name], "--entrypoint", "sh", command=("-c", "command -v cc gcc make git; true"))
     assert found.stdout.strip() == ""
+
+
+@pytest.mark.parametrize("name", ["mlflow", "daliuge"])
+def test_an_image_holds_the_versions_of_the_lock_and_nothing_else(images: dict[str, str], name: str) -> None:
+    lock = {line.lower().replace("_", "-") for line in (TOP / "constraints.txt").read_text().splitlines()}
+    listed = run(images[name], "--entrypoint", "pip", command=("list", "--format=freeze")).stdout.splitlines()
+    found = {line.lower().replace("_", "-").replace("+cpu", "") for line in listed}
+    assert {line.split("==")[0] for line in found - lock} == {"dlg-ml-tasks", "pip"}
+    assert "mlflow" in {line.split("==")[0] for line in found}
+
+
+def test_the_flagships_sample_data_is_made_in_the_engines_image(images: dict[str, str]) -> None:
+    done = run(images["daliuge"], command=("dlg-ml", "simulate", "rfi", "--night", "A", "--out", "/tmp/night-A"))
+    assert "files in /tmp/night-A" in done.stdout, done.stderr
 
 
 def test_the_servers_image_has_the_plugin_and_no_torch(images: dict[str, str]) -> None:
@@ -82,7 +98,7 @@ def test_a_full_archive_is_offline_and_its_health_check_says_so(engine: docker.D
         engine.images.get("icrar/ngas:latest")
     except docker.errors.ImageNotFound:
         pytest.skip("the image icrar/ngas:latest is not at hand")
-    deploy = Path(__file__).parents[2] / "deploy" / "ngas"
+    deploy = TOP / "deploy" / "ngas"
     container = engine.containers.run(
         "icrar/ngas:latest",
         detach=True,
