@@ -140,6 +140,11 @@ ANSWERS: tuple[Answer, ...] = (
     Answer(400, "cannot commit transaction", ArchiveOverloaded),
     Answer(400, "error return without exception set", ArchiveOverloaded),
     Answer(400, None, ArchiveOverloaded),
+    # Two writers took the same version of one id at a time, as when both make a directory; the one refused looks again,
+    # and finds the bytes or takes the next version. As SQLite, PostgreSQL and MySQL say it.
+    Answer(400, "UNIQUE constraint failed", ArchiveOverloaded),
+    Answer(400, "duplicate key value violates unique constraint", ArchiveOverloaded),
+    Answer(400, "Duplicate entry", ArchiveOverloaded),
     # CLONE
     Answer(None, "No files for cloning found", FileNotInArchive),
     Answer(None, "NGAMS_ER_CLONE_REJECTED:4053", ArchiveFull),

@@ -52,6 +52,8 @@ ALL = NgasError.__subclasses__()
         (400, "invalid literal for int() with base 10: 'crc32c'", ChecksumUnsupported),
         (404, "Command not found", ProtocolError),
         (400, "database is locked", ArchiveOverloaded),
+        (400, "UNIQUE constraint failed: ngas_files.file_id, ngas_files.file_version", ArchiveOverloaded),
+        (400, 'duplicate key value violates unique constraint "ngas_files_idx"', ArchiveOverloaded),
         (400, "", ArchiveOverloaded),
         (500, "", ProtocolError),
     ],

@@ -4,17 +4,24 @@ from __future__ import annotations
 
 import subprocess
 import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
+from dlg_ml_tasks.archive.filesystem import NgasFileSystem
+
 if TYPE_CHECKING:
     import docker
+    from docker.models.containers import Container
 
 pytestmark = pytest.mark.deploy
 
 TOP = Path(__file__).parents[2]
+NGAS_PYTHON = "/home/ngas/ngas_rt/bin/python"
 
 
 def run(image: str, *options: str, command: tuple[str, ...] = ()) -> subprocess.CompletedProcess[str]:
@@ -91,7 +98,23 @@ def test_mlflow_waits_for_a_database_that_is_down_and_is_not_healthy(
         container.remove(force=True)
 
 
-def test_a_full_archive_is_offline_and_its_health_check_says_so(engine: docker.DockerClient) -> None:
+def health(container: Container) -> tuple[int, str]:
+    """Exit code and words of the archive's health check."""
+    code, said = container.exec_run([NGAS_PYTHON, "/deploy/health.py"])
+    return code, said.decode()
+
+
+def within(seconds: float, there: Callable[[], bool]) -> bool:
+    """Whether it comes true in that time."""
+    deadline = time.monotonic() + seconds
+    while not (done := there()) and time.monotonic() < deadline:
+        time.sleep(1)
+    return done
+
+
+@contextmanager
+def ngas(engine: docker.DockerClient, size: str) -> Iterator[Container]:
+    """The real NGAS as docker-compose.yml starts it, on a disk of `size`."""
     import docker
 
     try:
@@ -103,23 +126,52 @@ def test_a_full_archive_is_offline_and_its_health_check_says_so(engine: docker.D
         "icrar/ngas:latest",
         detach=True,
         user="0:0",
-        entrypoint=["/home/ngas/ngas_rt/bin/python", "/deploy/start.py"],
+        entrypoint=[NGAS_PYTHON, "/deploy/start.py"],
         hostname="ngas",
-        # Less than the 500 MB that the configuration wants to have left.
-        tmpfs={"/home/ngas/NGAS": "size=300m"},
+        ports={"7777/tcp": ("127.0.0.1", None)},
+        tmpfs={"/home/ngas/NGAS": f"size={size}"},
         volumes={
             str(deploy): {"bind": "/deploy", "mode": "ro"},
             str(deploy / "ngamsServer.conf"): {"bind": "/home/ngas/NGAS/cfg/ngamsServer.conf", "mode": "ro"},
         },
     )
     try:
-        deadline = time.monotonic() + 180
-        said = ""
-        while "is OFFLINE" not in said and time.monotonic() < deadline:
-            time.sleep(2)
-            done = container.exec_run(["/home/ngas/ngas_rt/bin/python", "/deploy/health.py"])
-            said = done.output.decode()
-        assert "NGAS is OFFLINE, not ONLINE; is its disk full?" in said
-        assert done.exit_code == 1
+        yield container
     finally:
         container.remove(force=True)
+
+
+def test_writers_that_make_the_same_directories_at_the_same_time_do_no_harm(engine: docker.DockerClient) -> None:
+    def write(fs: NgasFileSystem, number: int) -> None:
+        for turn in range(5):
+            fs.pipe_file(f"/{turn}/a/b/{number}", b"%d" % number)
+
+    with ngas(engine, "700m") as container:
+        assert within(180, lambda: health(container)[0] == 0), container.logs().decode()[-2000:]
+        container.reload()
+        port = int(container.ports["7777/tcp"][0]["HostPort"])
+        writers = [NgasFileSystem("127.0.0.1", port, patience=120, skip_instance_cache=True) for _ in range(6)]
+        with ThreadPoolExecutor(len(writers)) as pool:
+            list(pool.map(write, writers, range(len(writers))))
+        reader = NgasFileSystem("127.0.0.1", port, skip_instance_cache=True)
+        assert reader.ls("/", detail=False) == [f"/{turn}" for turn in range(5)]
+        for path in reader.find("/"):
+            assert reader.cat_file(path).decode() == path.rpartition("/")[2]
+        assert len(reader.find("/")) == 5 * len(writers)
+
+
+def test_an_archive_whose_disk_is_full_says_so_in_one_line_and_does_not_start(engine: docker.DockerClient) -> None:
+    # Less than the 500 MB that the configuration wants to have left.
+    with ngas(engine, "300m") as container:
+        assert container.wait(timeout=120)["StatusCode"] == 1
+        (line,) = container.logs().decode().splitlines()
+        assert "is full: 300 MB are left, and NGAS starts with 500" in line
+
+
+def test_an_archive_whose_disk_fills_up_goes_offline_and_its_health_check_says_so(engine: docker.DockerClient) -> None:
+    with ngas(engine, "700m") as container:
+        assert within(180, lambda: health(container)[0] == 0), container.logs().decode()[-2000:]
+        container.exec_run(["dd", "if=/dev/zero", "of=/home/ngas/NGAS/others", "bs=1M", "count=300"])
+        # It looks once a minute.
+        offline = (1, "NGAS is OFFLINE, not ONLINE; is its disk full?\n")
+        assert within(300, lambda: health(container) == offline), health(container)

@@ -41,7 +41,7 @@ def test_every_port_is_on_loopback_and_no_process_is_root(deployment: Deployment
         container = deployment.container(service)
         for bindings in container.ports.values():
             assert all(binding["HostIp"] == "127.0.0.1" for binding in bindings or [])
-        users = {process[0] for process in container.top(ps_args="-eo uid")["Processes"]}
+        users = {process[1] for process in container.top(ps_args="-eo pid,uid")["Processes"]}
         assert "0" not in users, f"{service} runs as {users}"
         assert container.attrs["HostConfig"]["ReadonlyRootfs"]
 
