@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -100,6 +100,8 @@ def test_mlflow_waits_for_a_database_that_is_down_and_is_not_healthy(
 
 def health(container: Container) -> tuple[int, str]:
     """Exit code and words of the archive's health check."""
+    container.reload()
+    assert container.status == "running", container.logs().decode()[-2000:]
     code, said = container.exec_run([NGAS_PYTHON, "/deploy/health.py"])
     return code, said.decode()
 
@@ -141,23 +143,31 @@ def ngas(engine: docker.DockerClient, size: str) -> Iterator[Container]:
         container.remove(force=True)
 
 
-def test_writers_that_make_the_same_directories_at_the_same_time_do_no_harm(engine: docker.DockerClient) -> None:
-    def write(fs: NgasFileSystem, number: int) -> None:
-        for turn in range(5):
-            fs.pipe_file(f"/{turn}/a/b/{number}", b"%d" % number)
+WRITER = """
+import sys, time
+from dlg_ml_tasks.archive.filesystem import NgasFileSystem
+fs = NgasFileSystem("127.0.0.1", int(sys.argv[1]), patience=120)
+for turn in range(10):
+    time.sleep(1 - time.time() % 1)  # all writers at once
+    fs.pipe_file(f"/{turn}/a/b/{sys.argv[2]}", sys.argv[2].encode())
+"""
 
+
+def test_processes_that_make_the_same_directories_at_the_same_time_do_no_harm(engine: docker.DockerClient) -> None:
     with ngas(engine, "700m") as container:
         assert within(180, lambda: health(container)[0] == 0), container.logs().decode()[-2000:]
-        container.reload()
-        port = int(container.ports["7777/tcp"][0]["HostPort"])
-        writers = [NgasFileSystem("127.0.0.1", port, patience=120, skip_instance_cache=True) for _ in range(6)]
-        with ThreadPoolExecutor(len(writers)) as pool:
-            list(pool.map(write, writers, range(len(writers))))
-        reader = NgasFileSystem("127.0.0.1", port, skip_instance_cache=True)
-        assert reader.ls("/", detail=False) == [f"/{turn}" for turn in range(5)]
-        for path in reader.find("/"):
-            assert reader.cat_file(path).decode() == path.rpartition("/")[2]
-        assert len(reader.find("/")) == 5 * len(writers)
+        port = container.ports["7777/tcp"][0]["HostPort"]
+        writers = [
+            subprocess.Popen([sys.executable, "-c", WRITER, port, str(number)], stderr=subprocess.PIPE, text=True)
+            for number in range(4)
+        ]
+        said = [writer.communicate(timeout=300)[1] for writer in writers]
+        assert [writer.returncode for writer in writers] == [0] * len(writers), "".join(said)
+        reader = NgasFileSystem("127.0.0.1", int(port))
+        assert reader.ls("/", detail=False) == [f"/{turn}" for turn in range(10)]
+        files = reader.find("/")
+        assert len(files) == 10 * len(writers)
+        assert all(reader.cat_file(path).decode() == path.rpartition("/")[2] for path in files)
 
 
 def test_an_archive_whose_disk_is_full_says_so_in_one_line_and_does_not_start(engine: docker.DockerClient) -> None:

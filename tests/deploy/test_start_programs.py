@@ -182,4 +182,7 @@ def test_the_archives_configuration_is_what_the_clients_rely_on() -> None:
     assert server is not None
     assert (server.get("IpAddress"), server.get("PortNo")) == ("0.0.0.0", "7777")
     assert int(server.get("MaxSimReqs", "0")) > 8 * 4
+    database = root.find("Db")
+    assert database is not None
+    assert int(database.get("MaxPoolConnections", "0")) > int(server.get("MaxSimReqs", "0"))
     assert [each.get("MimeType") for each in root.iter("MimeTypeMap")] == ["application/octet-stream"]
