@@ -135,6 +135,7 @@ ANSWERS: tuple[Answer, ...] = (
     Answer(503, "", ArchiveOverloaded),
     Answer(None, "NGAMS_ER_UNAVAIL_FILE:4019", FileNotInArchive),
     Answer(None, "NGAMS_ER_DISCARD_NOT_FOUND:4063", FileNotInArchive),
+    Answer(400, "Cannot remove file", FileNotInArchive),  # DISCARD, when somebody else's came between
     # SQLite below a server with many requests at a time: 24 clients met each of these; the last was a MemoryError.
     Answer(400, "database is locked", ArchiveOverloaded),
     Answer(400, "cannot commit transaction", ArchiveOverloaded),
