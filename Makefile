@@ -8,7 +8,7 @@ KEEP ?=
 
 setup: $(VENV)/.installed
 
-# netifaces, which the engine needs, has no wheel: a C compiler must be there before pip runs.
+# netifaces and aipy, which the engine and HERA's packages need, have no wheels: compilers must be there before pip runs.
 $(VENV)/.installed: pyproject.toml constraints.txt scripts/system-packages.sh
 	bash scripts/system-packages.sh
 	$(PYTHON) -m venv $(VENV)

@@ -16,6 +16,8 @@ from typing import NoReturn
 
 import psycopg
 
+from dlg_ml_tasks.archive.address import split_url
+
 WAIT_S = 300
 PASSFILE = Path("/tmp/pgpass")  # noqa: S108  a tmpfs of the container's own
 
@@ -27,12 +29,12 @@ URI = f"postgresql+psycopg://{USER}@{HOST}:5432/{DATABASE}"
 
 def main(command: str, *arguments: str) -> None:
     """Prepare the password, wait for the database, and become MLflow or a command of dlg-ml."""
+    archive = read_archive()
     write_passfile(read_secret())
     os.environ["PGPASSFILE"] = str(PASSFILE)
     wait_for_database()
     if command == "upgrade":
         become("mlflow", "db", "upgrade", URI)
-    archive = os.environ.get("DLG_ML_ARCHIVE", "ngas://ngas:7777/mlflow")
     if command == "dlg-ml":
         # As MLflow's own server reads them; the password is in the file alone.
         os.environ |= {"MLFLOW_BACKEND_STORE_URI": URI, "MLFLOW_ARTIFACTS_DESTINATION": archive}
@@ -46,6 +48,16 @@ def main(command: str, *arguments: str) -> None:
         # With several workers every call on a kept-alive connection costs 40 ms more (delayed acknowledgement).
         *("--workers", "1", "--uvicorn-opts", "--no-access-log"),
     )
+
+
+def read_archive() -> str:
+    """The URL in DLG_ML_ARCHIVE, below which artifacts lie."""
+    url = os.environ.get("DLG_ML_ARCHIVE", "ngas://ngas:7777/mlflow")
+    try:
+        split_url(url)
+    except ValueError as error:
+        fail(f"DLG_ML_ARCHIVE: {error}")
+    return url
 
 
 def read_secret() -> str:

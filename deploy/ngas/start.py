@@ -6,10 +6,12 @@ Runs on the image's own Python (3.6 or later) and uses nothing but its standard 
 import base64
 import os
 import pwd
+import shutil
 import sqlite3
 import sys
 import uuid
 from pathlib import Path
+from xml.etree import ElementTree
 
 ROOT = Path("/home/ngas/NGAS")
 VOLUME = ROOT / "volume1"
@@ -22,6 +24,7 @@ def main():
     """Give a new volume to the image's user, go on as that user, and start the server."""
     if not CONFIGURATION.is_file():
         sys.exit(f"ngas: {CONFIGURATION} is missing; mount deploy/ngas/ngamsServer.conf there")
+    check_space()
     become_ngas()
     try:
         make_volume()
@@ -30,6 +33,20 @@ def main():
         sys.exit(f"ngas: cannot prepare {ROOT}: {error}")
     # -force: a process file that a killed server left is no other server, as this container is the only one on its volume.
     os.execv(str(SERVER), [str(SERVER), "-cfg", str(CONFIGURATION), "-autoonline", "-force", "-v", "3"])  # noqa: S606  no shell
+
+
+def check_space():
+    """Say in one line what NGAS would say by a traceback: a server whose disk is full does not start."""
+    try:
+        janitor = ElementTree.parse(str(CONFIGURATION)).getroot().find("JanitorThread")  # noqa: S314  the operator's own file
+    except ElementTree.ParseError as error:
+        sys.exit(f"ngas: {CONFIGURATION} is no XML: {error}")
+    wanted = 0 if janitor is None else int(janitor.get("MinSpaceSysDirMb", "0"))
+    free = shutil.disk_usage(str(ROOT)).free >> 20
+    if free < wanted:
+        sys.exit(
+            f"ngas: the disk of {ROOT} is full: {free} MB are left, and NGAS starts with {wanted}; free space on it"
+        )
 
 
 def become_ngas():

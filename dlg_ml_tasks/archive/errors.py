@@ -135,11 +135,17 @@ ANSWERS: tuple[Answer, ...] = (
     Answer(503, "", ArchiveOverloaded),
     Answer(None, "NGAMS_ER_UNAVAIL_FILE:4019", FileNotInArchive),
     Answer(None, "NGAMS_ER_DISCARD_NOT_FOUND:4063", FileNotInArchive),
+    Answer(400, "Cannot remove file", FileNotInArchive),  # DISCARD, when somebody else's came between
     # SQLite below a server with many requests at a time: 24 clients met each of these; the last was a MemoryError.
     Answer(400, "database is locked", ArchiveOverloaded),
     Answer(400, "cannot commit transaction", ArchiveOverloaded),
     Answer(400, "error return without exception set", ArchiveOverloaded),
     Answer(400, None, ArchiveOverloaded),
+    # Two writers took the same version of one id at a time, as when both make a directory; the one refused looks again,
+    # and finds the bytes or takes the next version. As SQLite, PostgreSQL and MySQL say it.
+    Answer(400, "UNIQUE constraint failed", ArchiveOverloaded),
+    Answer(400, "duplicate key value violates unique constraint", ArchiveOverloaded),
+    Answer(400, "Duplicate entry", ArchiveOverloaded),
     # CLONE
     Answer(None, "No files for cloning found", FileNotInArchive),
     Answer(None, "NGAMS_ER_CLONE_REJECTED:4053", ArchiveFull),

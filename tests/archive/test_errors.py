@@ -27,6 +27,7 @@ ALL = NgasError.__subclasses__()
     [
         (400, "NGAMS_ER_UNAVAIL_FILE:4019:ERROR: File with ID: x appears not to be available.", FileNotInArchive),
         (200, "NGAMS_ER_DISCARD_NOT_FOUND:4063:ERROR: nothing", FileNotInArchive),
+        (400, "Cannot remove file. File ID: x, File Version: 1, Disk ID: d", FileNotInArchive),
         (401, "Unauthorized request received", AccessRefused),
         (403, "Unauthorized access denied", AccessRefused),
         (400, "NGAMS_ER_ILL_REQ:4017:ERROR: not configured for accepting Archive Requests", AccessRefused),
@@ -52,6 +53,8 @@ ALL = NgasError.__subclasses__()
         (400, "invalid literal for int() with base 10: 'crc32c'", ChecksumUnsupported),
         (404, "Command not found", ProtocolError),
         (400, "database is locked", ArchiveOverloaded),
+        (400, "UNIQUE constraint failed: ngas_files.file_id, ngas_files.file_version", ArchiveOverloaded),
+        (400, 'duplicate key value violates unique constraint "ngas_files_idx"', ArchiveOverloaded),
         (400, "", ArchiveOverloaded),
         (500, "", ProtocolError),
     ],

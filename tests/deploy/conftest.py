@@ -82,8 +82,13 @@ class Deployment:
         return found
 
     def crash(self, service: str) -> None:
-        """Kill a container's first process, as the kernel would; the engine is not told, so its restart policy applies."""
-        os.kill(self.container(service).attrs["State"]["Pid"], signal.SIGKILL)
+        """Kill a container's first process, as the kernel would, and wait until the engine, which was not told, starts it again."""
+        before = self.container(service).attrs["State"]
+        os.kill(before["Pid"], signal.SIGKILL)
+        deadline = time.monotonic() + 120
+        while self.container(service).attrs["State"]["StartedAt"] == before["StartedAt"]:
+            assert time.monotonic() < deadline, f"{service} is not started again"
+            time.sleep(0.5)
 
     def wait_healthy(self, service: str, within_s: float = 600) -> None:
         deadline = time.monotonic() + within_s

@@ -20,7 +20,7 @@ pytestmark = pytest.mark.deploy
 TOP = Path(__file__).parents[2]
 DIGITS = ("--set", "recipe=digits", "--set", "model_name=digits")
 LIFECYCLE = ("run", str(TOP / "graphs/lifecycle.graph"), *DIGITS, "--set", "infer.model=models:/digits@champion")
-END_STATES = {"finished", "failed", "cancelled"}
+KILLED = ("dlg-nm1", "dlg-nm2", "dlg-dim", "dlg-tm", "mlflow", "postgres", "archive")
 
 
 def states(deployment: Deployment, session: str) -> dict[str, str]:
@@ -41,7 +41,7 @@ def test_every_port_is_on_loopback_and_no_process_is_root(deployment: Deployment
         container = deployment.container(service)
         for bindings in container.ports.values():
             assert all(binding["HostIp"] == "127.0.0.1" for binding in bindings or [])
-        users = {process[0] for process in container.top(ps_args="-eo uid")["Processes"]}
+        users = {process[1] for process in container.top(ps_args="-eo pid,uid")["Processes"]}
         assert "0" not in users, f"{service} runs as {users}"
         assert container.attrs["HostConfig"]["ReadonlyRootfs"]
 
@@ -120,22 +120,16 @@ def test_down_and_up_again_loses_nothing_and_the_graph_reuses_every_task(deploym
     assert models(deployment) == before
 
 
-@pytest.mark.parametrize("service", ["dlg-nm1", "dlg-nm2", "dlg-dim", "dlg-tm", "mlflow", "postgres", "archive"])
+@pytest.mark.parametrize("service", KILLED)
 def test_a_killed_container_comes_back_and_the_run_ends_right_or_goes_on(deployment: Deployment, service: str) -> None:
     name = {"default": "ngas", "embedded": "ngas-embedded"}[deployment.profile] if service == "archive" else service
-    # Its own seed, so that nothing is reused; long enough to be killed in.
-    graph = (
-        "run",
-        str(TOP / "graphs/train.graph"),
-        *DIGITS,
-        "--set",
-        "train.epochs=40",
-        "--set",
-        f"train.seed={len(service)}",
-    )
+    # A seed for each, so that nothing is reused; long enough to be killed in.
+    own = ("--set", "train.epochs=40", "--set", f"train.seed={KILLED.index(service) + 1}")
+    graph = ("run", str(TOP / "graphs/train.graph"), *DIGITS, *own)
     session = deployment.dlg_ml(*graph, "--detach").stdout.strip()
     deadline = time.monotonic() + 180
-    while "running" not in states(deployment, session).values() and time.monotonic() < deadline:
+    while states(deployment, session).get("train") != "running":
+        assert time.monotonic() < deadline, states(deployment, session)
         time.sleep(1)
     deployment.crash(name)
     deployment.wait_healthy(name)

@@ -80,6 +80,18 @@ def test_no_name_of_a_secret_is_said_too(serve: ModuleType, monkeypatch: pytest.
         serve.read_secret()
 
 
+@pytest.mark.parametrize("url", ["http://ngas:7777/mlflow", "ngas://ngas:port/mlflow", ""])
+def test_an_archive_that_is_no_url_of_one_is_refused_before_the_database_is_asked(
+    serve: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], url: str
+) -> None:
+    monkeypatch.setenv("DLG_ML_ARCHIVE", url)
+    with pytest.raises(SystemExit) as left:
+        serve.main("server")
+    assert left.value.code == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("mlflow: DLG_ML_ARCHIVE: ")
+
+
 def test_the_password_goes_into_a_file_for_the_driver_whatever_its_characters(
     serve: ModuleType, tmp_path: Path
 ) -> None:
@@ -170,4 +182,7 @@ def test_the_archives_configuration_is_what_the_clients_rely_on() -> None:
     assert server is not None
     assert (server.get("IpAddress"), server.get("PortNo")) == ("0.0.0.0", "7777")
     assert int(server.get("MaxSimReqs", "0")) > 8 * 4
+    database = root.find("Db")
+    assert database is not None
+    assert int(database.get("MaxPoolConnections", "0")) > int(server.get("MaxSimReqs", "0"))
     assert [each.get("MimeType") for each in root.iter("MimeTypeMap")] == ["application/octet-stream"]
