@@ -9,6 +9,7 @@ import contextlib
 import gc
 import importlib
 import importlib.util
+import io
 import logging
 import sys
 
@@ -37,6 +38,7 @@ RECIPES = (
     "matplotlib.figure",
     "sklearn.datasets",
     "dlg_ml_tasks.recipes.digits.training",
+    "dlg_ml_tasks.recipes.digits.pictures",
 )
 """What the shipped recipes use; one may be missing where its extra is not installed."""
 
@@ -54,6 +56,7 @@ def warm() -> None:
     for module in ABSENT:
         if importlib.util.find_spec(module) is None:
             sys.modules[module] = None  # type: ignore[assignment]  # an import of it then fails at once
+    _export_a_network()
     # MLflow's support of Lightning gives the root logger a handler when it is imported: each line of a task would be in the node
     # manager's log twice. What these two tell at INFO is for people who sit before a notebook.
     logging.getLogger().handlers.clear()
@@ -65,6 +68,14 @@ def warm() -> None:
     # The collector would touch, and so copy, every page that a task shares with this process.
     gc.collect()
     gc.freeze()
+
+
+def _export_a_network() -> None:
+    """torch imports four hundred modules, a second's work, when the first network is exported, as each training does at its end."""
+    import torch
+
+    program = torch.export.export(torch.nn.Linear(1, 1), (torch.zeros(1, 1),))
+    torch.export.save(program, io.BytesIO())
 
 
 warm()
