@@ -37,6 +37,9 @@ GRACE_SECONDS = 4.0
 _ABANDONED = signal.SIGUSR2
 """A process sends it to itself when the node manager is gone: nobody asked its task to stop, and a job of a cluster may go on."""
 
+_GONE_WITHIN = 5.0
+"""Seconds to wait for a message to go; it never goes where nobody is left to read it."""
+
 IDLE_SECONDS = 5.0
 """How long a process waits for the next task of its session."""
 
@@ -118,13 +121,18 @@ def _call(request: dict[str, Any], tell: _Teller) -> dict[str, Any]:
         remember_session_run(session, known["session_run"])
         remember_stored(session, known["stored"])
     os.environ[SCRATCH] = request["scratch"]
+
+    def tell_run(run_id: str) -> None:
+        # Whatever becomes of this process, the node manager knows which run to end.
+        tell.send(run_id=run_id).wait(_GONE_WITHIN)
+
     outcome = find_task(request["task"]).run(
         request["params"],
         {port: [Reference.model_validate(each) for each in given] for port, given in request["inputs"].items()},
         session=session,
         node=request["node"],
         force=request["force"],
-        on_start=lambda run_id: tell.send(run_id=run_id),
+        on_start=tell_run,
         lost=[Lost(**each) for each in request["lost"]],
     )
     return {
@@ -196,12 +204,15 @@ class _Teller(logging.Handler):
     def __init__(self, pipe: Connection) -> None:
         super().__init__(logging.INFO)
         self._pipe = pipe
-        self._messages: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
+        self._messages: queue.SimpleQueue[tuple[bytes, threading.Event] | None] = queue.SimpleQueue()
         self._sender = threading.Thread(target=self._send_all, daemon=True)
         self._sender.start()
 
-    def send(self, **message: object) -> None:
-        self._messages.put(json.dumps(message).encode())
+    def send(self, **message: object) -> threading.Event:
+        """The event comes when the message has gone."""
+        gone = threading.Event()
+        self._messages.put((json.dumps(message).encode(), gone))
+        return gone
 
     def emit(self, record: logging.LogRecord) -> None:
         self.send(log=record.getMessage())  # a traceback, if any, is kept with the MLflow run
@@ -214,4 +225,6 @@ class _Teller(logging.Handler):
     def _send_all(self) -> None:
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # nobody is left to tell
             while (message := self._messages.get()) is not None:
-                self._pipe.send_bytes(message)
+                text, gone = message
+                self._pipe.send_bytes(text)
+                gone.set()
