@@ -87,15 +87,17 @@ def follow(
         if watch.has_ended(seen) or (stuck and not seen.runs):
             return watch.result(seen, tasks)
         asking = time.monotonic() - asked - watch.asked_once
-        _wait(watch, max(interval, asking * (1 / _PART_OF_TIME - 1)), interval)
+        _wait(watch, seen, max(interval, asking * (1 / _PART_OF_TIME - 1)), interval)
 
 
-def _wait(watch: _Watch, seconds: float, interval: float) -> None:
-    """Wait until it is time to look again, or until the engine says that the session has ended, which costs little to ask."""
+def _wait(watch: _Watch, seen: _Seen, seconds: float, interval: float) -> None:
+    """Wait until it is time to look again, or until the nodes say, for the first time, that the session has ended: to ask for that
+    costs little.
+    """
     until = time.monotonic() + seconds
     while (left := until - time.monotonic()) > 0:
         time.sleep(min(interval, left))
-        if left > interval and watch.is_told_ended():
+        if left > interval and not _have_ended(seen.sessions) and watch.is_told_ended():
             return
 
 
@@ -206,7 +208,7 @@ class _Watch:
             states = self._island.session_states(self._session).states
         except EngineUnreachable:
             return False
-        return bool(states) and all(state in ENDED for state in states.values())
+        return bool(states) and _have_ended(states)
 
     def _is_deployed(self, states: NodeStates) -> bool:
         if states.states:
@@ -247,7 +249,7 @@ class _Watch:
             return True
         if not seen.drops:
             return False
-        return all(state in ENDED for state in seen.sessions.values()) or self._graph.is_final(seen.drops, seen.lost)
+        return _have_ended(seen.sessions) or self._graph.is_final(seen.drops, seen.lost)
 
     def result(self, seen: _Seen, tasks: tuple[TaskSnapshot, ...]) -> SessionResult:
         ok = not seen.lost and self._graph is not None and self._graph.has_succeeded(seen.drops)
@@ -311,6 +313,11 @@ class _Watch:
             except (EngineUnreachable, EngineRefused):
                 continue  # the result stands without it
         return found
+
+
+def _have_ended(parts: Mapping[str, int]) -> bool:
+    """Whether all nodes that have a part of a session say that it has ended."""
+    return all(state in ENDED for state in parts.values())
 
 
 class _Stopwatch:

@@ -130,6 +130,7 @@ class Island:
 
     def destroy(self, session: str) -> None:
         """Make the engine forget the session; its files stay."""
+        self._appended.pop(session, None)
         self._call("DELETE", f"sessions/{quote(session)}")
 
     def session_folder(self, session: str, node: str) -> str:

@@ -17,7 +17,8 @@ from dlg_ml_tasks.graphs.build import GraphBuilder
 from dlg_ml_tasks.graphs.document import settle
 from dlg_ml_tasks.graphs.errors import EngineError, EngineRefused, EngineUnreachable
 from dlg_ml_tasks.graphs.follow import TaskSnapshot, cancel, follow
-from dlg_ml_tasks.graphs.island import Island
+from dlg_ml_tasks.graphs.island import Island, NodeStates
+from dlg_ml_tasks.graphs.states import ExecutionState, SessionState
 from dlg_ml_tasks.graphs.submit import submit, translate
 from dlg_ml_tasks.tasks import BadInput
 
@@ -224,6 +225,69 @@ def test_an_engine_that_is_not_there_is_a_clear_error() -> None:
         port = listening.getsockname()[1]
     with pytest.raises(EngineUnreachable, match=f"127.0.0.1:{port} does not answer"):
         follow(Island(f"127.0.0.1:{port}"), "s", unreachable_after=0)
+
+
+class SlowIsland:
+    """Stands in for an engine of thousands of drops, with a clock of its own: a session that is said to have ended after 120 s."""
+
+    def __init__(self, last_drop_ends: float, is_told: float = 120) -> None:
+        self.clock = 0.0
+        self._is_told = is_told
+        self._last_drop_ends = last_drop_ends
+
+    def sleep(self, seconds: float) -> None:
+        self.clock += seconds
+
+    def monotonic(self) -> float:
+        return self.clock
+
+    def session_states(self, session: str) -> NodeStates:
+        return NodeStates({"n": SessionState.FINISHED if self.clock > self._is_told else SessionState.RUNNING})
+
+    def graph(self, session: str) -> dict[str, Any]:
+        self.sleep(100)
+        return {}
+
+    def drop_states(self, session: str) -> dict[str, dict[str, int]]:
+        self.sleep(10)
+        runs = self.clock < self._last_drop_ends
+        return {"drop": {"execStatus": ExecutionState.RUNNING if runs else ExecutionState.FINISHED}}
+
+    def session_folder(self, session: str, node: str) -> str:
+        return ""
+
+
+def test_the_end_of_a_session_that_takes_long_to_describe_is_seen_as_soon_as_the_engine_tells_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert looks_at(SlowIsland(last_drop_ends=120), monkeypatch) == [110, pytest.approx(130.5, abs=0.5)]
+
+
+def test_a_session_that_failed_while_tasks_still_run_is_not_described_all_the_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    looks = looks_at(SlowIsland(last_drop_ends=200), monkeypatch)
+    assert looks == [110, pytest.approx(130.5, abs=0.5), pytest.approx(180.5, abs=1), pytest.approx(230.5, abs=2)]
+
+
+def test_the_graph_which_is_asked_for_once_does_not_make_the_pauses_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    looks = looks_at(SlowIsland(last_drop_ends=200, is_told=200), monkeypatch)
+    assert looks[:2] == [110, pytest.approx(160, abs=1)]
+
+
+def looks_at(island: Any, monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """When the follower had looked at all drops of the session, by the island's clock."""
+    monkeypatch.setattr("dlg_ml_tasks.graphs.follow.time", island)
+    looked: list[float] = []
+    follow(island, "s", on_snapshot=lambda _: looked.append(island.clock), stuck_after=1000)
+    return looked
+
+
+def test_a_graph_deployed_here_need_not_be_asked_for(island: Island, monkeypatch: pytest.MonkeyPatch) -> None:
+    session = submit(graph_of("own"), island)
+    theirs = Island(island.address).graph(session)
+    monkeypatch.setattr(island, "_call", lambda *arguments, **options: pytest.fail("asked the engine"))
+    assert island.graph(session) == theirs
 
 
 def test_an_address_without_port_is_refused() -> None:
