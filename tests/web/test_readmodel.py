@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
 from collections.abc import Sequence
 from pathlib import Path
@@ -274,3 +275,22 @@ def test_a_reading_of_all_runs_that_broke_off_is_not_taken_for_complete(
     _look(refresher)
     assert refresher.freshness.complete
     assert reader.count(RunFilter()) == 77
+
+
+def test_tables_of_contents_that_cannot_be_kept_do_not_cost_the_others_theirs_and_all_make_pages_anew_once(
+    refresher: Refresher, answers: Answers, reader: ModelReader, writer: ModelWriter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = {"good": ("a.uvh5", 5), "no-text": ("\ud800", 5), "too-large": ("b.uvh5", 2**70)}
+    tables = {
+        where: json.dumps({"files": [{"name": name, "sha256": "ab" * 32, "size": size, "source": "s"}]}).encode()
+        for where, (name, size) in rows.items()
+    }
+    monkeypatch.setattr(answers, "read", lambda location, path, limit: tables[location])
+    task = {"dlg_ml.task": "load_raw"}
+    writer.put_runs([run(number, location=where, tags=task) for number, where in enumerate((*rows, "good"))])
+    before = writer.generation
+    refresher._look_at_items()
+    assert writer.generation == before + 1
+    assert {item.name for number in range(4) for item in reader.items(run(number).run_id, "raw")} == {"a.uvh5"}
+    assert [len(reader.items(run(number).run_id, "raw")) for number in range(4)] == [1, 0, 0, 1]
+    assert not writer.runs_without_items(("load_raw",), 9)

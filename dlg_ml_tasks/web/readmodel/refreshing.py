@@ -227,9 +227,7 @@ class Refresher:
         """What a run's table of contents says. Any program may have written it; a bad one must not stop the others."""
         try:
             items = self._items(run)
-            for value in (value for item in items for value in item):
-                # As the database does with texts that are no Unicode and numbers that are too large.
-                value.to_bytes(8, "big", signed=True) if isinstance(value, int) else value.encode()
+            _require_storable(items)
             return items
         except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
             log.warning("run %s: its %s cannot be read (%r)", run.run_id, _WITH_ITEMS[run.task], error)
@@ -263,6 +261,14 @@ class Refresher:
             files, size = (sum(each) for each in zip(*sizes.values(), strict=True))
             self._writer.put_fact("archive", {"files": files, "bytes": size})
         self._sized = time.monotonic()
+
+
+def _require_storable(items: list[Item]) -> None:
+    """Raises UnicodeEncodeError or OverflowError for what the database does not take: it must not cost the other runs theirs."""
+    for kind, name, sha256, size, detail in items:
+        for text in (kind, name, sha256, detail):
+            text.encode()
+        size.to_bytes(8, "big", signed=True)
 
 
 def _raw_files(table: Any) -> list[Item]:
