@@ -76,9 +76,8 @@ class Bench:
         with self.cpu() as used:
             began = time.perf_counter()
             session = new_session_id(graph)
-            begin_session(
-                session
-            )  # as `dlg-ml run` does: else the first tasks find out among them who makes the session's run
+            # As `dlg-ml run` does: else the first tasks find out among them who makes the session's run.
+            begin_session(session)
             result = follow(self.island, submit(graph, self.island, session=session))
             wall = time.perf_counter() - began
         return result, wall, used
