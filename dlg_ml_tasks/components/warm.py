@@ -9,9 +9,9 @@ import contextlib
 import gc
 import importlib
 import importlib.util
-import io
 import logging
 import sys
+from unittest import mock
 
 from dlg_ml_tasks.tasks import TASKS
 from dlg_ml_tasks.tasks.environment import environment_file, git_commit
@@ -19,6 +19,7 @@ from dlg_ml_tasks.tasks.environment import environment_file, git_commit
 HEAVY = (
     "torch",
     "lightning",
+    "safetensors.numpy",
     "safetensors.torch",
     "mlflow.pytorch",
     # MLflow and fsspec import the rest of themselves when they are first used.
@@ -56,7 +57,7 @@ def warm() -> None:
     for module in ABSENT:
         if importlib.util.find_spec(module) is None:
             sys.modules[module] = None  # type: ignore[assignment]  # an import of it then fails at once
-    _export_a_network()
+    _save_a_network()
     # MLflow's support of Lightning gives the root logger a handler when it is imported: each line of a task would be in the node
     # manager's log twice. What these two tell at INFO is for people who sit before a notebook.
     logging.getLogger().handlers.clear()
@@ -70,12 +71,19 @@ def warm() -> None:
     gc.freeze()
 
 
-def _export_a_network() -> None:
-    """torch imports four hundred modules, a second's work, when the first network is exported, as each training does at its end."""
+def _save_a_network() -> None:
+    """A second of a training's end is spent on what is done for the first time: torch imports four hundred modules to export its
+    network, and MLflow reads which packages are installed.
+    """
     import torch
+    from mlflow.models import Model
 
-    program = torch.export.export(torch.nn.Linear(1, 1), (torch.zeros(1, 1),))
-    torch.export.save(program, io.BytesIO())
+    from dlg_ml_tasks.tasks.surroundings import scratch
+    from dlg_ml_tasks.tracking import registry
+
+    # Exporting asks whether there is a GPU. That would start its driver here, and a copy of this process could not use it any more.
+    with mock.patch.object(torch.cuda, "is_available", return_value=False), scratch() as folder:
+        registry.save(torch.nn.Linear(1, 1), torch.zeros(2, 1), folder / "model", Model())
 
 
 warm()

@@ -75,23 +75,11 @@ def register(
     weights. The version becomes `challenger`, and `champion` too if the model has none. `work` is an empty scratch folder.
     """
     client = run.client
-    network = network.eval()
-    with torch.no_grad():
-        signature = infer_signature(example.numpy(), network(example).float().numpy())
     logged = client.create_logged_model(
         client.get_run(run.run_id).info.experiment_id, name=name, source_run_id=run.run_id, params={}, tags=dict(tags)
     )
     folder = work / "model"
-    mlflow.pytorch.save_model(
-        network,
-        folder,
-        mlflow_model=Model(run_id=run.run_id, model_id=logged.model_id),
-        signature=signature,
-        input_example=example,
-        serialization_format="pt2",
-        # Inferring requirements costs 3-6 s per model, and these two are all that loading a pt2 file needs.
-        pip_requirements=[f"torch=={torch.__version__.split('+')[0]}", f"mlflow=={mlflow.__version__}"],
-    )
+    save(network, example, folder, Model(run_id=run.run_id, model_id=logged.model_id))
     weights = folder / WEIGHTS
     weights.parent.mkdir()
     save_file({key: value.contiguous() for key, value in network.state_dict().items()}, weights)
@@ -104,6 +92,23 @@ def register(
     version = _new_version(client, name, logged.model_id, run.run_id, digest, fingerprint, metrics, tags)
     return Reference(
         kind="model", uri=f"models:/{name}/{version}", run_id=run.run_id, digest=digest, fingerprint=fingerprint
+    )
+
+
+def save(network: torch.nn.Module, example: torch.Tensor, folder: Path, model: Model) -> None:
+    """Write the network (``pt2``, no pickle) into the new folder `folder` as what `model` says of it; see `register`."""
+    network.eval()
+    with torch.no_grad():
+        signature = infer_signature(example.numpy(), network(example).float().numpy())
+    mlflow.pytorch.save_model(
+        network,
+        folder,
+        mlflow_model=model,
+        signature=signature,
+        input_example=example,
+        serialization_format="pt2",
+        # Inferring requirements costs 3-6 s per model, and these two are all that loading a pt2 file needs.
+        pip_requirements=[f"torch=={torch.__version__.split('+')[0]}", f"mlflow=={mlflow.__version__}"],
     )
 
 
