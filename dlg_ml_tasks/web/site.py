@@ -21,8 +21,8 @@ from dlg_ml_tasks.web.sources.mlflow import MlflowReader
 T = TypeVar("T")
 
 _MOST_COUNTED = 500
-_FIRST_LOOK_S = 0.9
-"""Seconds that the first page waits for MLflow; after that it says that it is still being asked."""
+_LOOK_S = 0.9
+"""Seconds that a page waits for MLflow, the first of all and the first after a rest; then it shows what there is."""
 
 
 class Site:
@@ -83,12 +83,18 @@ class Site:
                 self._counted[key] = value
         return value
 
-    def await_first_look(self) -> None:
-        """Give an empty read model a moment to fill: what follows can make a page."""
-        self._refresher.ready.wait(_FIRST_LOOK_S)
+    def attended(self) -> bool:
+        """Somebody looks at a page; whether what was read is current, see `await_look`."""
+        return self._refresher.attend()
+
+    def await_look(self) -> None:
+        """Give a read model that is empty, or was left to rest, a moment to fill: what follows can make a page."""
+        if not self._refresher.attend():
+            self._refresher.current.wait(_LOOK_S)
 
     def run(self, run_id: str) -> Run:
         """A public run, from MLflow while not all runs have been read. Raises NotThere, SourceDown."""
+        self.await_look()
         found = self.model.run(run_id)
         if found is not None:
             return found

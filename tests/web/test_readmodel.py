@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -148,8 +149,10 @@ class Answers:
         self.runs: list[Run] = []
         self.tags: list[dict[str, str]] = [{"key": "public", "value": "yes"}]
         self.down = False
+        self.looks = 0
 
     def experiments(self) -> list[dict[str, Any]]:
+        self.looks += 1
         if self.down:
             raise SourceDown("MLflow", "cut")
         return [{"experiment_id": "1", "name": "one", "tags": self.tags, "artifact_location": "file:/x"}]
@@ -275,6 +278,51 @@ def test_a_reading_of_all_runs_that_broke_off_is_not_taken_for_complete(
     _look(refresher)
     assert refresher.freshness.complete
     assert reader.count(RunFilter()) == 77
+
+
+def test_mlflow_is_left_alone_while_nobody_looks_and_who_comes_then_sees_what_is_new(
+    refresher: Refresher, answers: Answers, reader: ModelReader, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(refreshing, "INTERVAL_S", 0.01)
+    monkeypatch.setattr(refreshing, "RESTING_S", 3600.0)
+    answers.runs = [run(1)]
+    refresher.start()
+    try:
+        _until(lambda: refresher.freshness.complete and not refresher.current.is_set())
+        before = answers.looks
+        time.sleep(0.2)
+        assert answers.looks == before
+        answers.runs = [run(1), run(2, start=int(time.time() * 1000), end=int(time.time() * 1000))]
+        assert not refresher.attend()
+        assert refresher.current.wait(60)
+        assert reader.count(RunFilter()) == 2
+        assert refresher.attend()
+        _until(lambda: answers.looks > before + 5)
+    finally:
+        refresher.stop()
+
+
+def test_nobody_waits_for_mlflow_a_second_time_while_it_is_down(
+    refresher: Refresher, answers: Answers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(refreshing, "RESTING_S", 3600.0)
+    refresher.start()
+    try:
+        _until(lambda: refresher.freshness.complete and not refresher.current.is_set())
+        answers.down = True
+        refresher.attend()
+        assert refresher.current.wait(60)
+        assert refresher.freshness.problems == ("MLflow: cut",)
+        assert refresher.attend()
+    finally:
+        refresher.stop()
+
+
+def _until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
 
 
 def test_tables_of_contents_that_cannot_be_kept_do_not_cost_the_others_theirs_and_all_make_pages_anew_once(

@@ -144,7 +144,7 @@ class Answerer:
         fragment = _is_part(request) and not as_json
         whole_key = (key, as_json, fragment, self.origin(request))
         kept = self._rendered.get(whole_key)
-        if kept is None or kept.state != self._state():
+        if not self._site.attended() or kept is None or kept.state != self._state():
 
             def make() -> bytes:
                 page = build()
@@ -155,7 +155,7 @@ class Answerer:
 
     def _made(self, key: Hashable, make: Callable[[], bytes]) -> Kept:
         """Make a page, or wait for whoever makes it already; an earlier state's is good enough meanwhile."""
-        self._site.await_first_look()
+        self._site.await_look()
         lock = self._rendered.making(key).lock
         if not lock.acquire(blocking=False):
             stale = self._rendered.get(key)

@@ -23,7 +23,7 @@ def feed(request: Request) -> Response:
     """New inferences and model versions as an Atom feed (RFC 4287), newest first."""
     site: Site = request.app.state.site
     answerer: Answerer = request.app.state.answerer
-    site.await_first_look()
+    site.await_look()
     origin = answerer.origin(request)
     entries = sorted((*_inferences(site, origin), *_versions(site, origin)), reverse=True)[:_ENTRIES]
     updated = utc(entries[0][0] if entries else 0)

@@ -20,7 +20,9 @@ from dlg_ml_tasks.web.sources.mlflow import MlflowReader
 log = logging.getLogger(__name__)
 
 INTERVAL_S = 5.0
-"""Seconds between two looks at MLflow."""
+"""Seconds between two looks at MLflow while people look at pages."""
+RESTING_S = 60.0
+"""The same while nobody does, and how long after the last page that begins: each look costs MLflow as much as a small task."""
 SWEEP_EVERY_S = 3600.0
 """Seconds between two readings of all runs, which find what was deleted or edited after its end; more where one takes long."""
 
@@ -53,7 +55,10 @@ class Freshness:
 
 
 class Refresher:
-    """Fills and renews the read model until it is stopped. `freshness` may be read from any thread."""
+    """Fills and renews the read model until it is stopped. `freshness`, `attend` and `current` are for any thread.
+
+    current: set while what was read is of the last seconds, or as new as it can be.
+    """
 
     def __init__(
         self, writer: ModelWriter, mlflow: MlflowReader, archive: ArchiveReader, *, tagged: bool, known: bool
@@ -63,9 +68,11 @@ class Refresher:
         self._archive = archive
         self._tagged = tagged
         self.freshness = Freshness(ready=known)
-        self.ready = threading.Event()
+        self.current = threading.Event()
         if known:
-            self.ready.set()
+            self.current.set()
+        self._attended = -RESTING_S
+        self._wanted = threading.Event()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="refresher", daemon=True)
         self._experiments: Sequence[Mapping[str, Any]] = ()
@@ -81,7 +88,16 @@ class Refresher:
     def stop(self) -> None:
         """End, and wait for it."""
         self._stop.set()
+        self._wanted.set()
         self._thread.join()
+
+    def attend(self) -> bool:
+        """Somebody looks at pages; whether they show what is current. Otherwise a look begins at once, or is under way."""
+        self._attended = time.monotonic()
+        if self.current.is_set():
+            return True
+        self._wanted.set()
+        return False
 
     def _run(self) -> None:
         while not self._stop.is_set():
@@ -92,9 +108,17 @@ class Refresher:
                 log.exception("a look at MLflow and the archive failed")
                 self._tell(problems=("this site's own refreshing: failed",))
                 busy = False
-            # While there is something to catch up with, rest as long as was worked: the servers have others to serve.
-            rest = min(time.monotonic() - began, INTERVAL_S) if busy else INTERVAL_S
-            self._stop.wait(max(rest, 0.05))
+            if self.freshness.ready:
+                self.current.set()
+            if busy:
+                # There is something to catch up with; the servers have others to serve, too.
+                self._stop.wait(min(max(time.monotonic() - began, 0.05), INTERVAL_S))
+            elif not self.freshness.ready or time.monotonic() - self._attended < RESTING_S:
+                self._stop.wait(INTERVAL_S)
+            else:
+                self.current.clear()
+                self._wanted.wait(RESTING_S)
+                self._wanted.clear()
 
     def _look(self) -> bool:
         """One round; whether more is to be read at once."""
@@ -122,8 +146,6 @@ class Refresher:
 
     def _tell(self, **changes: Any) -> None:
         self.freshness = replace(self.freshness, **changes)
-        if self.freshness.ready:
-            self.ready.set()
 
     def _look_at_experiments(self) -> None:
         found = [each for each in self._mlflow.experiments() if is_public(each) or not self._tagged]
