@@ -137,7 +137,8 @@ def images(engine: docker.DockerClient) -> dict[str, str]:
     return IMAGES
 
 
-def _pull_unless_at_hand(client: docker.DockerClient, image: str) -> None:
+def pull_unless_at_hand(client: docker.DockerClient, image: str) -> None:
+    """Skips where the image can be had in neither way."""
     import docker
 
     try:
@@ -157,9 +158,9 @@ def deployment(
     images: dict[str, str],
 ) -> Iterator[Deployment]:
     """The stack with either archive, up and healthy; gone afterwards with all its volumes."""
-    _pull_unless_at_hand(engine, "postgres:15-bookworm")
+    pull_unless_at_hand(engine, "postgres:15-bookworm")
     if request.param == "default":
-        _pull_unless_at_hand(engine, "icrar/ngas:latest")
+        pull_unless_at_hand(engine, "icrar/ngas:latest")
     running = Deployment(request.param, tmp_path_factory.mktemp("deploy"), engine)
     try:
         running.up()
