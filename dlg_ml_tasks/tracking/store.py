@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 import time
+from urllib.parse import urlsplit
 
-import requests
 from mlflow import MlflowClient
 from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import get_tracking_uri
+from mlflow.utils.credentials import get_default_host_creds
+from mlflow.utils.rest_utils import MlflowHostCreds, http_request
+from requests import codes
 
 from dlg_ml_tasks.tracking.errors import TrackingUnreachable
 from dlg_ml_tasks.tracking.recording import HEALTH, DirectRecorder, MlflowRecorder, Recorder
@@ -19,12 +22,6 @@ EXPERIMENT = "DLG_ML_EXPERIMENT"
 
 _TRUSTED_FOR = 10.0
 """Seconds after an answer in which the server is not looked for again: a task makes a dozen calls within one."""
-
-_PROTECTED = tuple(
-    f"MLFLOW_TRACKING_{name}"
-    for name in ("USERNAME", "TOKEN", "AUTH", "AWS_SIGV4", "INSECURE_TLS", "SERVER_CERT_PATH", "CLIENT_CERT_PATH")
-)
-"""One is set where a server wants to know who asks, or shows a certificate of its own: MLflow's client's business."""
 
 _answered: dict[str, float] = {}
 _takes_directly: dict[str, bool] = {}
@@ -41,15 +38,9 @@ def reachable_client() -> MlflowClient:
     uri = get_tracking_uri()
     lately = time.monotonic() - _answered.get(uri, -_TRUSTED_FOR) < _TRUSTED_FOR
     if uri.startswith(("http://", "https://")) and not lately:
-        try:
-            _takes_directly[uri] = _answers(uri, HEALTH)
-            if not _takes_directly[uri]:
-                requests.get(f"{uri.rstrip('/')}/health", timeout=10).raise_for_status()
-        except requests.RequestException as error:
-            raise TrackingUnreachable(
-                f"the tracking server at {_without_login(uri)} does not answer ({type(error).__name__}); start it with 'dlg-ml up' "
-                "or set MLFLOW_TRACKING_URI to one that runs"
-            ) from error
+        _takes_directly[uri] = _answers(uri, HEALTH)
+        if not _takes_directly[uri] and not _answers(uri, "/health"):
+            raise TrackingUnreachable(f"what answers at {_without_login(uri)} is no MLflow server")
         _answered[uri] = time.monotonic()
     return MlflowClient()
 
@@ -57,18 +48,37 @@ def reachable_client() -> MlflowClient:
 def recorder_for(client: MlflowClient) -> Recorder:
     """How runs are told to the server of a `reachable_client`."""
     uri = str(client.tracking_uri)
-    if _takes_directly.get(uri, False) and not any(map(os.environ.get, _PROTECTED)):
-        return DirectRecorder(uri)
-    return MlflowRecorder(client)
+    return DirectRecorder(uri) if _takes_directly.get(uri, False) and _is_open(uri) else MlflowRecorder(client)
+
+
+def _is_open(uri: str) -> bool:
+    """Whether the server wants to know who asks, or shows a certificate of its own, is MLflow's client's business."""
+    return vars(get_default_host_creds(uri)) == vars(MlflowHostCreds(uri)) and "@" not in urlsplit(uri).netloc
 
 
 def _answers(uri: str, path: str) -> bool:
-    """Whether the server knows a path. Raises requests.RequestException for any other answer than yes and no."""
-    response = requests.get(f"{uri.rstrip('/')}{path}", timeout=10)
-    if response.status_code == requests.codes.not_found:
-        return False
-    response.raise_for_status()
-    return True
+    """Whether the server knows a path. Raises TrackingUnreachable for any other answer than yes and no."""
+    shown = _without_login(uri)
+    try:
+        # With login and certificates as MLflow's client has them, and without its patience.
+        response = http_request(
+            get_default_host_creds(uri), path, "GET", max_retries=0, timeout=10, raise_on_status=False
+        )
+    except MlflowException as error:
+        raise TrackingUnreachable(
+            f"the tracking server at {shown} does not answer ({type(error.__context__).__name__}); start it with 'dlg-ml up' "
+            "or set MLFLOW_TRACKING_URI to one that runs"
+        ) from error
+    if response.status_code in (codes.unauthorized, codes.forbidden):
+        raise TrackingUnreachable(
+            f"the tracking server at {shown} does not let you in (HTTP {response.status_code}); set MLFLOW_TRACKING_USERNAME "
+            "and MLFLOW_TRACKING_PASSWORD"
+        )
+    if response.status_code not in (codes.ok, codes.not_found):
+        raise TrackingUnreachable(
+            f"the tracking server at {shown} answers with HTTP {response.status_code}; look into its log"
+        )
+    return bool(response.status_code == codes.ok)
 
 
 def experiment_id(client: MlflowClient) -> str:

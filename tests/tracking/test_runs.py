@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import base64
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -13,6 +15,7 @@ from mlflow.store.artifact.artifact_repository_registry import get_artifact_repo
 from dlg_ml_tasks.tracking import Reference, digest_of
 from dlg_ml_tasks.tracking.errors import ContentChanged, TrackingUnreachable
 from dlg_ml_tasks.tracking.files import download, hash_files
+from dlg_ml_tasks.tracking.recording import MlflowRecorder
 from dlg_ml_tasks.tracking.runs import TaskRun, TaskToRun, end_run, find_finished
 from dlg_ml_tasks.tracking.sessions import (
     SessionRuns,
@@ -25,7 +28,7 @@ from dlg_ml_tasks.tracking.sessions import (
     session_runs,
     settle_session,
 )
-from dlg_ml_tasks.tracking.store import reachable_client
+from dlg_ml_tasks.tracking.store import reachable_client, recorder_for
 
 FINGERPRINT = "f" * 64
 
@@ -182,6 +185,51 @@ def test_keeping_up_with_a_session_shows_new_runs_and_new_states() -> None:
 def test_a_tracking_server_that_is_down_is_named_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
     with pytest.raises(TrackingUnreachable, match=r"http://127\.0\.0\.1:9 .*dlg-ml up"):
+        reachable_client()
+
+
+class _WantsLogin(BaseHTTPRequestHandler):
+    """MLflow behind a proxy with a login."""
+
+    def do_GET(self) -> None:
+        known = self.headers.get("Authorization") == "Basic " + base64.b64encode(b"ann:secret").decode()
+        self.send_response(200 if known else 401)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture
+def wants_login(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[str]:
+    monkeypatch.setenv("HOME", str(tmp_path))  # MLflow's file with a login is there
+    with ThreadingHTTPServer(("127.0.0.1", 0), _WantsLogin) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        uri = f"http://127.0.0.1:{server.server_port}"
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+        yield uri
+        server.shutdown()
+
+
+def test_a_tracking_server_behind_a_login_is_reached_by_mlflows_own_calls_with_the_login(
+    wants_login: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", "ann")
+    monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "secret")
+    assert isinstance(recorder_for(reachable_client()), MlflowRecorder)
+
+
+def test_the_login_may_stand_in_mlflows_file(wants_login: str, tmp_path: Path) -> None:
+    (tmp_path / ".mlflow").mkdir()
+    (tmp_path / ".mlflow" / "credentials").write_text(
+        "[mlflow]\nmlflow_tracking_username = ann\nmlflow_tracking_password = secret\n"
+    )
+    assert isinstance(recorder_for(reachable_client()), MlflowRecorder)
+
+
+def test_without_the_login_the_message_says_how_to_give_it(wants_login: str) -> None:
+    with pytest.raises(TrackingUnreachable, match=f"{wants_login} does not let you in .*MLFLOW_TRACKING_USERNAME"):
         reachable_client()
 
 
