@@ -302,6 +302,21 @@ def test_mlflow_is_left_alone_while_nobody_looks_and_who_comes_then_sees_what_is
         refresher.stop()
 
 
+def test_what_is_still_to_be_read_does_not_make_mlflow_be_asked_more_often(
+    refresher: Refresher, answers: Answers, reader: ModelReader, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(refreshing, "_FIRST", 3)
+    monkeypatch.setattr(refreshing, "_CHUNK", 10)
+    answers.runs = [run(number) for number in range(77)]
+    refresher.start()
+    try:
+        _until(lambda: refresher.freshness.complete)
+    finally:
+        refresher.stop()
+    assert reader.count(RunFilter()) == 77
+    assert answers.looks == 1
+
+
 def test_nobody_waits_for_mlflow_a_second_time_while_it_is_down(
     refresher: Refresher, answers: Answers, monkeypatch: pytest.MonkeyPatch
 ) -> None:

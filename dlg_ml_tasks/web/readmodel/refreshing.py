@@ -100,10 +100,14 @@ class Refresher:
         return False
 
     def _run(self) -> None:
+        busy, looked = False, 0.0
         while not self._stop.is_set():
             began = time.monotonic()
+            anew = not busy or began - looked >= INTERVAL_S
+            if anew:
+                looked = began
             try:
-                busy = self._look()
+                busy = self._look(anew=anew)
             except Exception:  # a fault of this code must not leave the pages standing still without a word
                 log.exception("a look at MLflow and the archive failed")
                 self._tell(problems=("this site's own refreshing: failed",))
@@ -120,15 +124,16 @@ class Refresher:
                 self._wanted.wait(RESTING_S)
                 self._wanted.clear()
 
-    def _look(self) -> bool:
-        """One round; whether more is to be read at once."""
+    def _look(self, *, anew: bool = True) -> bool:
+        """One round; whether more is to be read at once. anew: MLflow is asked what has changed, too."""
         problems: list[str] = []
         busy = False
         try:
-            self._look_at_experiments()
-            self._look_at_runs()
-            self._look_at_models()
-            self._tell(ready=True, asked=time.time())
+            if anew:
+                self._look_at_experiments()
+                self._look_at_runs()
+                self._look_at_models()
+                self._tell(ready=True, asked=time.time())
             busy = self._go_on_sweeping()
         except SourceDown as error:
             problems.append(str(error))
