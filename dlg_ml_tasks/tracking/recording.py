@@ -1,4 +1,4 @@
-"""How a task's run is told to the tracking server: by MLflow's own calls, or by two where the server takes them (see `server`)."""
+"""How a task's run is told to the tracking server: by MLflow's own calls, or by three where the server takes them; see `server`."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ from mlflow.exceptions import RestException
 from dlg_ml_tasks.tracking.errors import TrackingUnreachable
 
 BEGIN = "/api/dlg-ml/1/runs/begin"
+TAG = "/api/dlg-ml/1/runs/tag"
 END = "/api/dlg-ml/1/runs/end"
 HEALTH = "/api/dlg-ml/1/health"
 
@@ -73,13 +74,16 @@ class Found:
 
 
 class Recorder(Protocol):
-    """Begins and ends runs on a tracking server."""
+    """Begins, tags and ends runs on a tracking server."""
 
     def begin(self, run: Beginning) -> Begun:
         """Begin a run."""
 
     def begin_unless_finished(self, run: Beginning, fingerprint: str) -> Begun | Found | None:
         """Begin a run, or find the newest finished one with the fingerprint; None where that takes more than one call."""
+
+    def tag(self, run_id: str, tags: Mapping[str, str]) -> None:
+        """Set tags of a run."""
 
     def end(
         self, run_id: str, status: str, params: Mapping[str, str], metrics: Sequence[Metric], tags: Mapping[str, str]
@@ -109,6 +113,9 @@ class MlflowRecorder:
     def begin_unless_finished(self, run: Beginning, fingerprint: str) -> Begun | Found | None:
         return None
 
+    def tag(self, run_id: str, tags: Mapping[str, str]) -> None:
+        self._client.log_batch(run_id, tags=[RunTag(key, value) for key, value in tags.items()])
+
     def end(
         self, run_id: str, status: str, params: Mapping[str, str], metrics: Sequence[Metric], tags: Mapping[str, str]
     ) -> None:
@@ -122,7 +129,7 @@ class MlflowRecorder:
 
 
 class DirectRecorder:
-    """Records by two calls to a server that takes them, at its URL."""
+    """Records by the three calls of a server that takes them, at its URL."""
 
     def __init__(self, uri: str) -> None:
         self._uri = uri.rstrip("/")
@@ -135,6 +142,9 @@ class DirectRecorder:
         question = _question(run)
         answer = self._ask(BEGIN, {**question, "unless_finished": fingerprint})
         return Found(**answer["found"]) if answer["found"] else Begun(question["run_id"], answer["artifact_uri"])
+
+    def tag(self, run_id: str, tags: Mapping[str, str]) -> None:
+        self._ask(TAG, {"run_id": run_id, "tags": dict(tags)})
 
     def end(
         self, run_id: str, status: str, params: Mapping[str, str], metrics: Sequence[Metric], tags: Mapping[str, str]
@@ -177,7 +187,7 @@ def _question(run: Beginning) -> dict[str, Any]:
 def _pool() -> urllib3.PoolManager:
     if os.getpid() not in _pools:
         _pools.clear()
-        # As patient as MLflow's client. Both calls may be repeated: the second time they change nothing.
+        # As patient as MLflow's client. All calls may be repeated: the second time they change nothing.
         patience = urllib3.Retry(
             total=MLFLOW_HTTP_REQUEST_MAX_RETRIES.get(),
             backoff_factor=MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR.get(),

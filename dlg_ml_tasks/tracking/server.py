@@ -1,4 +1,5 @@
-"""The tracking server with two calls more, by which a task's run begins and ends in one transaction each; see `recording`.
+"""The tracking server with three calls more, by which a task's run begins, gets tags and ends in one transaction each; see
+`recording`.
 
 MLflow's own interface takes five calls for a task, and its store reads the run, its experiment and its inputs again in each:
 10 ms of the one server process per call, most of the time of a survey's thousands of tasks. Here the same rows are written to
@@ -29,7 +30,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from dlg_ml_tasks.tracking.recording import BEGIN, END, HEALTH
+from dlg_ml_tasks.tracking.recording import BEGIN, END, HEALTH, TAG
 from dlg_ml_tasks.tracking.tags import FINGERPRINT, OUTPUT
 
 if TYPE_CHECKING:
@@ -87,7 +88,7 @@ _INSERT = {
 
 
 def create_app() -> Any:
-    """MLflow's application (FastAPI) with the two calls; the factory that ``--app-name dlg-ml`` names."""
+    """MLflow's application (FastAPI) with the three calls; the factory that ``--app-name dlg-ml`` names."""
     sqlalchemy.event.listen(sqlalchemy.engine.Engine, "connect", _tune)
     from mlflow.server.fastapi_app import app
     from mlflow.server.handlers import _get_tracking_store
@@ -96,6 +97,7 @@ def create_app() -> Any:
     app.router.routes[:0] = [
         Route(HEALTH, lambda _: JSONResponse({}), methods=["GET"]),
         Route(BEGIN, _answering(_get_tracking_store, begin), methods=["POST"]),
+        Route(TAG, _answering(_get_tracking_store, tag), methods=["POST"]),
         Route(END, _answering(_get_tracking_store, end), methods=["POST"]),
     ]
     return app
@@ -138,6 +140,18 @@ def begin(store: SqlAlchemyStore, asked: Mapping[str, Any]) -> dict[str, Any]:
             )
             _add_inputs(connection, experiment_id, run_id, asked["inputs"])
     return {"found": None, "artifact_uri": artifact_uri}
+
+
+def tag(store: SqlAlchemyStore, asked: Mapping[str, Any]) -> dict[str, Any]:
+    """Set tags of a run. Asked twice, it does the same again."""
+    run_id = asked["run_id"]
+    _, _, tags = _validate_batch_log_data([], [], _tags(asked["tags"]))
+    with store.ManagedSessionMaker(read_only=False) as session:
+        connection = session.connection()
+        if connection.execute(_FIND_RUN, {"run_id": run_id}).first() is None:
+            raise MlflowException(f"there is no run {run_id}", RESOURCE_DOES_NOT_EXIST)
+        _replace(connection, _TAGS, run_id, [{"key": each.key, "value": each.value} for each in tags])
+    return {}
 
 
 def end(store: SqlAlchemyStore, asked: Mapping[str, Any]) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from mlflow.entities import Run
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 from mlflow.tracking import get_tracking_uri
 
-from dlg_ml_tasks.tracking.store import experiment_id, experiment_name, reachable_client, run_url
+from dlg_ml_tasks.tracking.store import experiment_id, experiment_name, reachable_client, recorder_for, run_url
 from dlg_ml_tasks.tracking.tags import CLUSTER, KIND, NODE, PROGRESS, REUSED, SESSION, STOP, TASK
 
 _SEVERITY = {"FINISHED": 0, "KILLED": 1, "FAILED": 2}
@@ -225,7 +225,7 @@ class SessionRuns:
 def record_reuse(session: str, node: str, run_id: str) -> None:
     """Note in the session's parent run that `node` reused an earlier run."""
     client = reachable_client()
-    client.set_tag(session_run(client, session), REUSED + node, run_id)
+    recorder_for(client).tag(session_run(client, session), {REUSED + node: run_id})
 
 
 def _session_runs(client: MlflowClient, session: str) -> list[str]:

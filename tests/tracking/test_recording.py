@@ -1,4 +1,4 @@
-"""Runs told to a tracking server by MLflow's own calls, and by the two that this project's server takes: both leave the same."""
+"""Runs told to a tracking server by MLflow's own calls, and by the three that this project's server takes: both leave the same."""
 
 from __future__ import annotations
 
@@ -107,10 +107,13 @@ def test_both_ways_leave_the_same_run(client: MlflowClient, server: str, experim
         stamp = int(time.time() * 1000)
         metrics = [Metric("loss", 0.5, stamp, 0), Metric("score", float("nan"), stamp, 0), Metric("n", 3, stamp, 0)]
         recorder.end(run_id, "FINISHED", {"a": "1", "b": ""}, metrics, {"out": "x", "extra": "changed"})
+        for text in ("", "é"):
+            recorder.tag(run_id, {"noted": text, "after": "its end"})
         return run_id
 
     by_mlflow, directly = _both(client, server, record)
     assert by_mlflow == directly
+    assert directly["tags"]["noted"] == "é"
     assert directly["inputs"] and directly["params"] and directly["ended"]
 
 
@@ -177,6 +180,8 @@ def test_a_task_run_uses_the_two_calls_where_the_server_takes_them(client: Mlflo
 def test_an_unknown_run_is_refused_in_mlflows_words(server: str) -> None:
     with pytest.raises(MlflowException, match="no active run"):
         DirectRecorder(server).end("0" * 32, "FINISHED", {}, [], {})
+    with pytest.raises(MlflowException, match="no run 0000"):
+        DirectRecorder(server).tag("0" * 32, {"a": "b"})
 
 
 def test_a_server_that_went_away_is_named(monkeypatch: pytest.MonkeyPatch, experiment: str) -> None:
