@@ -52,7 +52,7 @@ def recorder_for(client: MlflowClient) -> Recorder:
 
 
 def _is_open(uri: str) -> bool:
-    """Whether the server wants to know who asks, or shows a certificate of its own, is MLflow's client's business."""
+    """Whether anybody may ask the server. A login, or a certificate of its own, is the business of MLflow's client."""
     return vars(get_default_host_creds(uri)) == vars(MlflowHostCreds(uri)) and "@" not in urlsplit(uri).netloc
 
 

@@ -113,7 +113,7 @@ class Refresher:
                 self._tell(problems=("this site's own refreshing: failed",))
                 busy = False
             if self.freshness.ready:
-                self.current.set()
+                self.current.set()  # also where MLflow is down: there is nothing newer to wait for
             if busy:
                 # There is something to catch up with; the servers have others to serve, too.
                 self._stop.wait(min(max(time.monotonic() - began, 0.05), INTERVAL_S))
@@ -134,6 +134,7 @@ class Refresher:
                 self._look_at_runs()
                 self._look_at_models()
                 self._tell(ready=True, asked=time.time())
+                self.current.set()  # nobody waits for what is read now
             busy = self._go_on_sweeping()
         except SourceDown as error:
             problems.append(str(error))
