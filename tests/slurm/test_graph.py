@@ -73,7 +73,9 @@ def test_a_graph_trains_as_a_job_and_ends_with_a_champion(stack: Stack, one_node
     shown = stack.dlg_ml("run", str(GRAPH), *ON_SLURM, "--set", "model_name=job")
     assert "finished" in shown
     session = json.loads(stack.dlg_ml("sessions", "list", "--json"))[0]["session"]
-    assert len(_jobs(one_node, "completed")) == 1
+    tasks = json.loads(stack.dlg_ml("sessions", "show", session, "--json"))["tasks"]
+    (run_id,) = (task["run_id"] for task in tasks if task["node"] == "train")
+    assert len(_jobs(one_node, "completed", f"--name=dlg-ml-train-{run_id[:12]}")) == 1
     assert "epoch 1/" in stack.dlg_ml("sessions", "logs", session, "train")
     (version,) = json.loads(stack.dlg_ml("models", "list", "--json"))
     assert "champion" in version["aliases"]
@@ -90,8 +92,8 @@ def test_cancelling_the_session_takes_the_job_along(stack: Stack, one_node: OneN
     assert {task["node"]: task["state"] for task in tasks}["train"] == "cancelled"
 
 
-def _jobs(slurm: OneNodeSlurm, states: str) -> list[str]:
-    return slurm.command("squeue", "--noheader", f"--states={states}", "--format=%i").split()
+def _jobs(slurm: OneNodeSlurm, states: str, *more: str) -> list[str]:
+    return slurm.command("squeue", "--noheader", f"--states={states}", "--format=%i", *more).split()
 
 
 def _until(condition: object) -> None:
