@@ -1,4 +1,4 @@
-"""A real node manager and data island manager on free loopback ports, with MLflow in a folder."""
+"""A real node manager and data island manager on free loopback ports, with MLflow's database in a folder."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 import requests
+from mlflow import MlflowClient
 
 RECIPES = Path(__file__).parents[1] / "components"
 
@@ -48,12 +49,13 @@ class _Starting:
 
     def __enter__(self) -> Engine:
         rest, events, rpc, island = _free_ports(4)
-        tracking_uri = f"file://{self._folder}/mlruns"
+        # Tasks write at the same time, which MLflow's store of plain files does not bear.
+        tracking_uri = f"sqlite:///{self._folder}/mlflow.db"
+        MlflowClient(tracking_uri).create_experiment("dlg-ml-tasks", (self._folder / "artifacts").as_uri())
         environment = os.environ | {
             "DLG_ROOT": str(self._folder / "dlg"),
             "USER": os.environ.get("USER", "tester"),
             "MLFLOW_TRACKING_URI": tracking_uri,
-            "MLFLOW_ALLOW_FILE_STORE": "true",
             "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
             "DLG_ML_SCRATCH": str(self._folder / "scratch"),
             "PYTHONPATH": str(RECIPES),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -33,9 +32,8 @@ def night(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def runs(engine: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+def runs(engine: Any) -> Any:
     """Finds a session's runs by node."""
-    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
     client = MlflowClient(engine.tracking_uri)
 
     def find(result: SessionResult) -> dict[str, Run]:
