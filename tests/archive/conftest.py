@@ -123,6 +123,7 @@ class Wire:
         self.host, self.port = self._listening.getsockname()[:2]
         self._closing = threading.Event()
         self._break = threading.Event()
+        self._hanging_up = threading.Event()
         self._threads = [threading.Thread(target=self._accept)]
         self._threads[0].start()
 
@@ -133,6 +134,14 @@ class Wire:
         for thread in self._threads:
             thread.join()
         self._listening.close()
+
+    def hang_up(self) -> None:
+        """Ends all connections, so that what befalls them does not befall a later user of a kept one."""
+        self._hanging_up.set()
+        for thread in self._threads[1:]:
+            thread.join()
+        del self._threads[1:]
+        self._hanging_up.clear()
 
     def break_next_request(self) -> None:
         """Resets the connection on which the next bytes of a client come, before the server hears of them."""
@@ -167,7 +176,7 @@ class Wire:
         if fault.cut_up == 0:
             return False
         repeated = not fault.twice
-        while not self._closing.is_set():
+        while not self._closing.is_set() and not self._hanging_up.is_set():
             ready, _, _ = select.select([client, server], [], [], 0.02)
             if not ready and not repeated and down.carried:
                 client.sendall(down.carried)

@@ -7,6 +7,7 @@ import shutil
 import socket
 import subprocess
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import psutil
@@ -71,7 +72,7 @@ class OneNodeSlurm:
         key.chmod(0o400)
         user = psutil.Process().username()
         host = socket.gethostname().split(".")[0]
-        ports = _free_ports(2)
+        ports = free_ports(2)
         settings = {"host": host, "user": user, "folder": self.folder, "controller": ports[0], "node": ports[1]}
         (self.folder / "slurm.conf").write_text(_CONFIGURATION.format(**settings))
         (self.folder / "cgroup.conf").write_text("CgroupPlugin=cgroup/v1\nConstrainCores=no\nConstrainRAMSpace=no\n")
@@ -81,16 +82,16 @@ class OneNodeSlurm:
             *("--foreground", "--force", "--num-threads=2", f"--key-file={key}", f"--socket={munge}/socket"),
             *(f"--pid-file={munge}/pid", f"--log-file={munge}/log", f"--seed-file={munge}/seed"),
         )
-        _until((munge / "socket").exists)
+        until((munge / "socket").exists)
         self.start_controller()
         self._start("slurmd", "-D", "-N", host)
-        _until(lambda: "idle" in self.command("sinfo", "-h", "-o", "%T"))
+        until(lambda: "idle" in self.command("sinfo", "-h", "-o", "%T"))
         return self
 
     def __exit__(self, *_: object) -> None:
         try:
             self.command("scancel", f"--user={psutil.Process().username()}")
-            _until(lambda: not self.command("squeue", "-h"))
+            until(lambda: not self.command("squeue", "-h"))
         finally:
             for name in reversed(self._processes):
                 self._processes[name].terminate()
@@ -125,15 +126,17 @@ class OneNodeSlurm:
             )
 
 
-def _until(condition: object, seconds: float = 60) -> None:
+def until(condition: Callable[[], object], seconds: float = 60) -> None:
+    """Wait until something is so. Raises TimeoutError."""
     deadline = time.monotonic() + seconds
-    while not condition():  # type: ignore[operator]
+    while not condition():
         if time.monotonic() > deadline:
-            raise TimeoutError("Slurm does not start; look into its logs")
+            raise TimeoutError(f"it has not come within {seconds:g} s; look into the logs")
         time.sleep(0.1)
 
 
-def _free_ports(count: int) -> list[int]:
+def free_ports(count: int) -> list[int]:
+    """Ports of 127.0.0.1 that nobody has at the moment."""
     probes = [socket.socket() for _ in range(count)]
     try:
         for probe in probes:

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from one_node import OneNodeSlurm
+from one_node import OneNodeSlurm, free_ports, until
 
 from dlg_ml_tasks.stack.ports import Ports
 
@@ -31,7 +29,8 @@ class Stack:
         self.pace = folder / "pace"
         home = folder / "home"
         home.mkdir()
-        (home / "ports.json").write_text(json.dumps(dict(zip(Ports.model_fields, _free_ports(), strict=True))))
+        ports = free_ports(len(Ports.model_fields))
+        (home / "ports.json").write_text(json.dumps(dict(zip(Ports.model_fields, ports, strict=True))))
         theirs = {k: v for k, v in os.environ.items() if not k.startswith(("DLG_ML", "MLFLOW_TRACKING"))}
         self._environment = (
             theirs
@@ -85,27 +84,12 @@ def test_cancelling_the_session_takes_the_job_along(stack: Stack, one_node: OneN
     stack.pace.write_text("1")
     own = ("--set", "model_name=cancelled", "--set", "train.seed=7")
     session = stack.dlg_ml("run", str(GRAPH), *ON_SLURM, *own, "--detach").strip()
-    _until(lambda: bool(_jobs(one_node, "running")))
+    until(lambda: _jobs(one_node, "running"), PATIENCE)
     stack.dlg_ml("sessions", "cancel", session)
-    _until(lambda: not _jobs(one_node, "running,pending,completing"))
+    until(lambda: not _jobs(one_node, "running,pending,completing"), PATIENCE)
     tasks = json.loads(stack.dlg_ml("sessions", "show", session, "--json", code=130))["tasks"]
     assert {task["node"]: task["state"] for task in tasks}["train"] == "cancelled"
 
 
 def _jobs(slurm: OneNodeSlurm, states: str, *more: str) -> list[str]:
     return slurm.command("squeue", "--noheader", f"--states={states}", "--format=%i", *more).split()
-
-
-def _until(condition: object) -> None:
-    deadline = time.monotonic() + PATIENCE
-    while not condition():  # type: ignore[operator]
-        assert time.monotonic() < deadline, "it never came"
-        time.sleep(0.5)
-
-
-def _free_ports() -> list[int]:
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in Ports.model_fields]
-    ports = [int(each.getsockname()[1]) for each in sockets]
-    for each in sockets:
-        each.close()
-    return ports

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import sqlite3
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -201,16 +202,31 @@ def refresher(writer: ModelWriter, answers: Any) -> Refresher:
     return Refresher(writer, answers, answers, tagged=True, known=False)
 
 
+@pytest.fixture
+def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a few runs: what is otherwise done with thousands."""
+    monkeypatch.setattr(refreshing, "_FIRST", 3)
+    monkeypatch.setattr(refreshing, "_CHUNK", 10)
+
+
+@contextmanager
+def _started(refresher: Refresher) -> Iterator[None]:
+    refresher.start()
+    try:
+        yield
+    finally:
+        refresher.stop()
+
+
 def _look(refresher: Refresher) -> None:
     while refresher._look():
         pass
 
 
+@pytest.mark.usefixtures("small_parts")
 def test_all_runs_are_read_in_parts_even_when_many_began_at_once(
-    refresher: Refresher, answers: Answers, reader: ModelReader, monkeypatch: pytest.MonkeyPatch
+    refresher: Refresher, answers: Answers, reader: ModelReader
 ) -> None:
-    monkeypatch.setattr(refreshing, "_FIRST", 3)
-    monkeypatch.setattr(refreshing, "_CHUNK", 10)
     answers.runs = [run(number, start=number // 8) for number in range(77)]
     assert not refresher.freshness.ready
     _look(refresher)
@@ -264,11 +280,10 @@ def test_with_mlflow_down_what_was_read_stays_and_the_problem_is_told(
     assert refresher.freshness.problems == ()
 
 
+@pytest.mark.usefixtures("small_parts")
 def test_a_reading_of_all_runs_that_broke_off_is_not_taken_for_complete(
-    refresher: Refresher, answers: Answers, reader: ModelReader, monkeypatch: pytest.MonkeyPatch
+    refresher: Refresher, answers: Answers, reader: ModelReader
 ) -> None:
-    monkeypatch.setattr(refreshing, "_FIRST", 3)
-    monkeypatch.setattr(refreshing, "_CHUNK", 10)
     answers.runs = [run(number) for number in range(77)]
     refresher._look()
     newest, answers.newest_runs = answers.newest_runs, answers.cut  # type: ignore[method-assign]
@@ -286,8 +301,7 @@ def test_mlflow_is_left_alone_while_nobody_looks_and_who_comes_then_sees_what_is
     monkeypatch.setattr(refreshing, "INTERVAL_S", 0.01)
     monkeypatch.setattr(refreshing, "RESTING_S", 3600.0)
     answers.runs = [run(1)]
-    refresher.start()
-    try:
+    with _started(refresher):
         _until(lambda: refresher.freshness.complete and not refresher.current.is_set())
         before = answers.looks
         time.sleep(0.2)
@@ -298,21 +312,15 @@ def test_mlflow_is_left_alone_while_nobody_looks_and_who_comes_then_sees_what_is
         assert reader.count(RunFilter()) == 2
         assert refresher.attend()
         _until(lambda: answers.looks > before + 5)
-    finally:
-        refresher.stop()
 
 
+@pytest.mark.usefixtures("small_parts")
 def test_what_is_still_to_be_read_does_not_make_mlflow_be_asked_more_often(
-    refresher: Refresher, answers: Answers, reader: ModelReader, monkeypatch: pytest.MonkeyPatch
+    refresher: Refresher, answers: Answers, reader: ModelReader
 ) -> None:
-    monkeypatch.setattr(refreshing, "_FIRST", 3)
-    monkeypatch.setattr(refreshing, "_CHUNK", 10)
     answers.runs = [run(number) for number in range(77)]
-    refresher.start()
-    try:
+    with _started(refresher):
         _until(lambda: refresher.freshness.complete)
-    finally:
-        refresher.stop()
     assert reader.count(RunFilter()) == 77
     assert answers.looks == 1
 
@@ -321,16 +329,13 @@ def test_nobody_waits_for_mlflow_a_second_time_while_it_is_down(
     refresher: Refresher, answers: Answers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(refreshing, "RESTING_S", 3600.0)
-    refresher.start()
-    try:
+    with _started(refresher):
         _until(lambda: refresher.freshness.complete and not refresher.current.is_set())
         answers.down = True
         refresher.attend()
         assert refresher.current.wait(60)
         assert refresher.freshness.problems == ("MLflow: cut",)
         assert refresher.attend()
-    finally:
-        refresher.stop()
 
 
 def _until(condition: Callable[[], bool]) -> None:
