@@ -255,7 +255,6 @@ def test_a_reply_that_is_not_of_ngas_is_a_clear_error(
 @contextlib.contextmanager
 def fresh(trial: Trial, operation: Operation) -> Iterator[None]:
     """Hypothesis runs many examples in one test: each begins with nothing and leaves nothing."""
-    trial.wire.hang_up()
     operation.prepare(trial)
     yield
     trial.wire.always, trial.wire.faults = type(trial.wire.always)(), []
@@ -298,6 +297,7 @@ def test_a_flipped_bit_anywhere_ends_in_the_right_bytes_or_an_error(
     operation: Operation, trial: Trial, fault: Callable[..., Any], offset: int, up: bool, bit: int
 ) -> None:
     with fresh(trial, operation):
+        trial.wire.hang_up()
         trial.wire.faults = [fault(**{"flip_up" if up else "flip_down": offset}, bit=bit)]
         ends_well(operation, trial, asked_otherwise=up)
 
